@@ -1,0 +1,1 @@
+//! Ask a camera about its last 32 frames: the library behind `utr`.

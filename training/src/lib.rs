@@ -1,0 +1,4 @@
+//! Video to UTR data to a trained, measured, quantized bundle: the library behind `utr-train`.
+
+pub mod sample;
+pub mod world;

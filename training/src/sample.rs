@@ -1,0 +1,25 @@
+//! What every data source hands to the trainer and the scorers: a clip and what is said about it.
+//!
+//! Sources: the procedural world (from seeds, in memory) and LLaVA conversation files. No tokens here.
+
+use utr_models::RgbFrame;
+
+/// One question and its answer.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Turn {
+    /// What the person asks.
+    pub question: String,
+    /// What the model should say.
+    pub answer: String,
+}
+
+/// A clip of 1 to 32 frames with questions that are each asked of the clip alone (they do not see each other).
+#[derive(Clone, Debug)]
+pub struct Sample {
+    /// A name that is stable across runs.
+    pub id: String,
+    /// Frames in time order, any size; preprocessing resizes.
+    pub frames: Vec<RgbFrame>,
+    /// At least one.
+    pub turns: Vec<Turn>,
+}

@@ -1,0 +1,1 @@
+//! UTR-World: a procedural video world with exact ground truth.
