@@ -18,3 +18,6 @@ pub mod text;
 
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
+
+#[cfg(test)]
+mod peer_tests;
