@@ -12,6 +12,9 @@ pub mod scene;
 pub mod tracks;
 pub mod trajectory;
 
+#[cfg(test)]
+mod tests;
+
 pub use conversation::{Attribute, Listing, QueryFrame, UtrTurn, utr_turn, utr_turns};
 pub use tracks::{ClipTracks, Track, TrackAction, TrackBox};
 pub use trajectory::Trajectory;

@@ -8,11 +8,17 @@
 //! platforms is used: states and frames are equal on every machine.
 
 pub mod backdrop;
+pub mod ceilings;
+pub mod command;
 pub mod config;
+pub mod conversations;
+pub mod encode;
+pub mod extra_trees;
 pub mod generate;
 pub mod grade;
 pub mod hash;
 pub mod motion;
+pub mod observe;
 pub mod pairs;
 pub mod placement;
 pub mod played;
@@ -20,8 +26,10 @@ pub mod questions;
 pub mod render;
 pub mod script;
 pub mod shape;
+pub mod suite;
 pub mod templates;
 pub mod truth;
+pub mod write;
 
 pub use config::{HoldOut, Split, WorldConfig, clip_seed, is_held_out, split_of};
 pub use generate::generate;
