@@ -168,7 +168,8 @@ mod tests {
 
     #[test]
     fn trajectories_are_found_inside_a_sentence() {
-        let reply = "Two. red ball<id1>frame1:[0,0,1,1]</id1> moves left, box <id2>frame2:[1, 2, 3, 4];</id2>.";
+        let reply =
+            "Two. red ball<id1>frame1:[0,0,1,1]</id1> moves left, box <id2>frame2:[1, 2, 3, 4];</id2>.";
         let found = parse_all(reply).unwrap();
         let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
         assert_eq!(names, ["red ball", "box"]);

@@ -102,7 +102,8 @@ pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
         (Some(path), Some(suite)) => Some(Ceilings::load(&path, suite)?),
         _ => None,
     };
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} clips, {eta} left")?);
+    let bar = ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} clips, {eta} left")?);
     write_clips(&args.output, &settings, ceilings.as_ref(), &|done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
@@ -144,7 +145,10 @@ fn world(args: &WorldArgs, split: Split) -> anyhow::Result<WorldConfig> {
 }
 
 fn measure(suite: &Suite, args: &WorldArgs) -> anyhow::Result<()> {
-    println!("{:<18} {:>5} {:>6} {:>7} {:>6} {:>6} {:>6}   fresh single, bag", "skill", "n", "blind", "single", "two", "four", "bag");
+    println!(
+        "{:<18} {:>5} {:>6} {:>7} {:>6} {:>6} {:>6}   fresh single, bag",
+        "skill", "n", "blind", "single", "two", "four", "bag"
+    );
     let found = ceilings::run(suite, &args.output, &|s: &SkillCeilings| {
         let percent = |a: f64| format!("{:.1}", a * 100.0);
         println!(
