@@ -74,8 +74,7 @@ pub fn state_at(script: &Script, t: f32) -> Vec<ObjectState> {
             state
         })
         .collect();
-    let boxes: Vec<_> =
-        script.objects.iter().zip(&states).map(|(o, s)| visible_box(script, shift, o.category, s)).collect();
+    let boxes: Vec<_> = script.objects.iter().zip(&states).map(|(o, s)| visible_box(script, shift, o.category, s)).collect();
     let shares: Vec<f32> = (0..states.len()).map(|i| visible_share(script, shift, &states, i)).collect();
     for ((state, bbox), share) in states.iter_mut().zip(boxes).zip(shares) {
         state.visibility = if bbox.is_some() { share } else { 0.0 };
@@ -148,9 +147,7 @@ fn scroll(object: &ObjectSpec, behaviour: &Behaviour, t: f32, behind: f32, state
 fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut ObjectState) {
     match object.behaviour {
         Behaviour::Still => {}
-        Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } => {
-            scroll(object, &object.behaviour, t, 0.0, state)
-        }
+        Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } => scroll(object, &object.behaviour, t, 0.0, state),
         Behaviour::Follow { leader, gap } => {
             if let Some(other) = script.objects.get(leader) {
                 state.centre = other.home;
@@ -183,8 +180,7 @@ fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut Obj
             let margin = state.half * REACH;
             let room = 1.0 - 2.0 * margin;
             for axis in 0..2 {
-                state.centre[axis] =
-                    margin + room * triangle_wave(phase[axis] + velocity[axis] * t / (2.0 * room));
+                state.centre[axis] = margin + room * triangle_wave(phase[axis] + velocity[axis] * t / (2.0 * room));
             }
         }
         Behaviour::MoveOnce { heading, distance, at, starts } => {
@@ -252,12 +248,7 @@ fn spin_angle(category: Category, u: f32) -> f32 {
     }
 }
 
-fn visible_box(
-    script: &Script,
-    shift: [f32; 2],
-    category: Category,
-    state: &ObjectState,
-) -> Option<[f32; 4]> {
+fn visible_box(script: &Script, shift: [f32; 2], category: Category, state: &ObjectState) -> Option<[f32; 4]> {
     if !state.present {
         return None;
     }
@@ -303,12 +294,10 @@ fn visible_share(script: &Script, shift: [f32; 2], states: &[ObjectState], index
         .objects
         .iter()
         .zip(states)
-        .filter(|(o, s)| {
-            o.depth > depth && s.present && {
-                let reach = s.half + state.half;
-                let (dx, dy) = (s.centre[0] - state.centre[0], s.centre[1] - state.centre[1]);
-                dx * dx + dy * dy < reach * reach
-            }
+        .filter(|(o, s)| o.depth > depth && s.present && {
+            let reach = s.half + state.half;
+            let (dx, dy) = (s.centre[0] - state.centre[0], s.centre[1] - state.centre[1]);
+            dx * dx + dy * dy < reach * reach
         })
         .map(|(_, s)| s)
         .collect();

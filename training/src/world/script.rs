@@ -67,10 +67,7 @@ impl Skill {
     /// of frames tells the two apart.
     pub fn is_order(self) -> bool {
         use Skill::*;
-        matches!(
-            self,
-            Direction | Rotation | Antonym | Speed | AttributeChange | EventOrder | ActionSequence | Follow
-        )
+        matches!(self, Direction | Rotation | Antonym | Speed | AttributeChange | EventOrder | ActionSequence | Follow)
     }
 
     /// Whether one frame, any one, answers (plain image questions).
@@ -396,11 +393,8 @@ impl Script {
         let mut events: Vec<Event> = object.events.clone();
         if self.reversed {
             for event in &mut events {
-                *event = Event {
-                    kind: event.kind.played(true),
-                    start: LAST_STEP - event.end(),
-                    steps: event.steps,
-                };
+                *event =
+                    Event { kind: event.kind.played(true), start: LAST_STEP - event.end(), steps: event.steps };
             }
         }
         events.sort_by(|a, b| a.start.total_cmp(&b.start));
