@@ -14,6 +14,7 @@ pub mod config;
 pub mod conversations;
 pub mod encode;
 pub mod extra_trees;
+pub mod facts;
 pub mod generate;
 pub mod grade;
 pub mod hash;
@@ -37,7 +38,7 @@ pub use grade::grade;
 pub use hash::world_hash;
 pub use motion::{ObjectState, state_at};
 pub use pairs::{Posed, pair};
-pub use questions::{Item, Kind, questions};
+pub use questions::{Item, Kind, image_questions, questions};
 pub use render::{Renderer, contact_sheet, render};
 pub use script::{
     Behaviour, Category, Colour, Event, EventKind, Heading, LAST_STEP, ObjectSpec, STEPS, Script, Size, Skill, Texture,
