@@ -10,7 +10,6 @@ use rand_chacha::ChaCha8Rng;
 
 use super::motion::MOVE_STEPS;
 use super::script::{Behaviour, EventKind, ObjectSpec, Occluder};
-use super::shape::REACH;
 
 /// Room for the camera's sway.
 const PAD: f32 = 0.03;

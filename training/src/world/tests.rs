@@ -313,3 +313,20 @@ fn a_clip_is_drawn_fast() {
         clips as f64 / pairs.elapsed().as_secs_f64()
     );
 }
+
+/// For the eye: `WORLD_SHEETS=folder cargo test --release -p utr-training sheets -- --ignored` writes one sheet per skill.
+#[test]
+#[ignore = "writes pictures for people to look at"]
+fn contact_sheets_of_all_skills() {
+    let folder = std::path::PathBuf::from(std::env::var("WORLD_SHEETS").unwrap());
+    for &skill in Skill::ALL {
+        for (name, config) in [("easy", WorldConfig::easy(2)), ("full", WorldConfig::full())] {
+            let [a, b] = pair(skill, clip_seed(Split::Train, 7), &config);
+            let sheet = contact_sheet(&a.script);
+            let path = folder.join(format!("{}-{name}.png", skill.word()));
+            image::save_buffer(&path, &sheet.data, sheet.width as u32, sheet.height as u32, image::ColorType::Rgb8)
+                .unwrap();
+            println!("{}: {:?} -> {:?} / {:?}", path.display(), a.item.question, a.item.answer, b.item.answer);
+        }
+    }
+}
