@@ -27,7 +27,7 @@ from make_golden import make_model, saved_name
 
 FRAMES = 8
 MAX_TOKENS = 24
-GAP = 3e-3
+GAP = 1e-3
 QWEN2_SPLIT = (
     r"(?i:'s|'t|'re|'ve|'m|'ll|'d)|[^\r\n\p{L}\p{N}]?\p{L}+|\p{N}| ?[^\s\p{L}\p{N}]+[\r\n]*|\s*[\r\n]+|\s+(?!\S)|\s+"
 )
@@ -176,7 +176,7 @@ def ask(model, tokenizer, ids, pixels):
     tokens = out.sequences[0, len(ids) :].tolist()
     logits = torch.cat(out.logits)
     top = logits.topk(2).values
-    if (top[:, 0] - top[:, 1]).min() < GAP or set(tokens) & set(media) or len(set(tokens)) < 6:
+    if (top[:, 0] - top[:, 1]).min() < GAP or set(tokens) & set(media) or len(set(tokens)) < 3:
         return None
     kept = tokens[: tokens.index(stop)] if stop in tokens else tokens
     logprobs = logits.log_softmax(-1).gather(1, torch.tensor(tokens)[:, None])[:, 0].tolist()
