@@ -1,7 +1,23 @@
 //! What host and device agree on: the network, its weights, its prompt and its bundle.
 
+pub mod bpe;
+pub mod config;
 pub mod error;
 pub mod frame;
+pub mod generate;
+mod jinja;
+pub mod network;
+pub mod onnx;
+mod onnx_file;
+pub mod ops;
+pub mod preprocess;
+pub mod prompt;
+pub mod qwen2;
+pub mod text;
+pub mod vision;
+pub mod weights;
 
+pub use config::Config;
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
+pub use network::Network;
