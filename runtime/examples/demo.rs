@@ -51,8 +51,8 @@ fn run(utr: &Path, folder: &Path) -> Result<()> {
 
 fn read_items(path: &Path) -> Result<Vec<Item>> {
     let text = std::fs::read_to_string(path).with_context(|| format!("cannot read {}", path.display()))?;
-    let list: Vec<Value> =
-        serde_json::from_str(&text).with_context(|| format!("{} is not a list of questions", path.display()))?;
+    let list: Vec<Value> = serde_json::from_str(&text)
+        .with_context(|| format!("{} is not a list of questions", path.display()))?;
     let items: Result<Vec<Item>> = list
         .iter()
         .map(|entry| {
@@ -116,7 +116,11 @@ fn show(clip: &str, items: &[&Item], answers: &[Value]) -> Result<usize> {
         right += usize::from(same);
         println!("  {:<18} {}", item.skill, item.question.replace('\n', "\n                     "));
         println!("    answer           {}", text.trim());
-        println!("    right answer     {}   {}", item.answer, if same { "(the same)" } else { "(not the same)" });
+        println!(
+            "    right answer     {}   {}",
+            item.answer,
+            if same { "(the same)" } else { "(not the same)" }
+        );
         println!(
             "    timings          first token {}, prefill {}, decode {}, {} tokens of the prompt reused\n",
             ms(answer, "ttft_ms"),
