@@ -1,5 +1,6 @@
 # `make demo` and `make test` do all their own set-up: system packages, build, run. Nothing is rebuilt or printed twice.
-# One profile (release) serves everything, so that the dependencies compile once.
+# One profile (release) and one selection (the whole workspace, development dependencies included) serve everything: cargo
+# unites features over what is selected, so that another selection would compile the dependencies again.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -24,7 +25,7 @@ help:
 	@echo "make setup       only the system packages"
 
 demo: setup
-	@cargo build --release --quiet -p utr-runtime --bin utr --example demo
+	@cargo build --release --quiet --workspace --bin utr --example demo
 	@target/release/examples/demo target/release/utr models/demo
 
 test: setup
@@ -33,9 +34,7 @@ test: setup
 
 test-peers: setup
 	@tests/peers/venv.sh $(VENV)
-	@cargo build --release -p utr-runtime --bin utr
-	@cargo build --release -p utr-training --bin utr-train
-	@cargo build --release -p utr-tests --example peer
+	@cargo build --release --workspace --bin utr --bin utr-train --example peer
 	@$(VENV)/bin/python tests/peers/run.py
 
 lint: setup
