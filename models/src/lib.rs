@@ -3,6 +3,7 @@
 pub mod atomic;
 pub mod bpe;
 pub mod bundle;
+pub mod config;
 pub mod error;
 pub mod frame;
 pub mod generate;
@@ -10,14 +11,21 @@ pub mod gguf;
 mod gguf_vocab;
 mod jinja;
 pub mod manifest;
+pub mod network;
 pub mod onnx;
 mod onnx_file;
+pub mod ops;
 pub mod preprocess;
 pub mod prompt;
+pub mod qwen2;
 pub mod text;
+pub mod vision;
+pub mod weights;
 
+pub use config::Config;
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
+pub use network::Network;
 
 #[cfg(test)]
 mod peer_tests;

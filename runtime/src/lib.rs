@@ -1,1 +1,36 @@
 //! Ask a camera about its last 32 frames: the library behind `utr`.
+//!
+//! The modules are the stages, in the order of the data: camera → capture → window → encode → prefill → decode →
+//! answer. Read `pipeline` first: it calls them.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+pub mod cli;
+
+pub mod pipeline;
+
+pub mod source;
+
+pub mod capture;
+
+pub mod sample;
+
+pub mod window;
+
+pub mod encode;
+
+pub mod prefill;
+
+pub mod decode;
+
+pub mod answer;
+
+pub mod ask;
+pub mod bundle;
+pub mod doctor;
+
+pub mod error;
+pub mod interrupt;
+pub mod load;
+
+pub use error::{Error, Result};

@@ -1,1 +1,102 @@
-fn main(){}
+//! `utr`: the command line of the device.
+//!
+//! Comes in: arguments and two environment variables (`UTR_BUNDLE`, and `ORT_DYLIB_PATH` for ONNX Runtime). Goes out:
+//! exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
+//! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
+
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::ExitCode;
+
+use clap::Parser;
+use utr_runtime::capture::CaptureOptions;
+use utr_runtime::cli::{self, BundleCommand, Cli, Command, DoctorArgs};
+use utr_runtime::interrupt::Interrupt;
+use utr_runtime::source::Source;
+use utr_runtime::{Error, ask, bundle, doctor, load};
+
+/// What the exit status says.
+const NO: u8 = 1;
+const FAILED: u8 = 2;
+/// 128 + SIGINT, as shells report it.
+const INTERRUPTED: u8 = 130;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let interrupt = Interrupt::default();
+    let handler = interrupt.clone();
+    let handled = ctrlc::set_handler(move || {
+        if handler.request() {
+            std::process::exit(i32::from(INTERRUPTED));
+        }
+    });
+    if let Err(error) = handled {
+        eprintln!("utr: Ctrl-C cannot be handled ({error}); it will stop the program at once");
+    }
+    match run(cli.command, &interrupt) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::from(NO),
+        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => {
+            eprintln!("utr: interrupted");
+            ExitCode::from(INTERRUPTED)
+        }
+        Err(error) => {
+            eprintln!("utr: {error:#}");
+            ExitCode::from(FAILED)
+        }
+    }
+}
+
+/// Runs a command; false where it ran and the answer is no.
+fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
+    let mut out = std::io::stdout().lock();
+    match command {
+        Command::Ask(arguments) => {
+            let resolved = arguments.resolve()?;
+            let folder = bundle_folder(resolved.bundle.clone())?;
+            ask::run(&resolved, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Bundle(BundleCommand::Inspect { dir, json }) => {
+            bundle::inspect(&dir, json, &mut out)?;
+            Ok(true)
+        }
+        Command::Bundle(BundleCommand::Verify { dir, encoder }) => bundle::verify(&dir, encoder, interrupt, &mut out),
+        Command::Doctor(arguments) => examine(arguments, interrupt, &mut out),
+    }
+}
+
+fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
+    let source = arguments.source.as_deref().map(Source::parse).transpose()?;
+    let options =
+        CaptureOptions { timeout: cli::timeout(arguments.capture_timeout)?, interrupt: interrupt.clone() };
+    let report = doctor::examine(source.as_ref(), bundle_folder(arguments.bundle), &options);
+    if arguments.json {
+        serde_json::to_writer(&mut *out, &report)?;
+        writeln!(out)?;
+    } else {
+        for check in &report.checks {
+            writeln!(out, "{check}")?;
+        }
+    }
+    Ok(report.ok)
+}
+
+/// The bundle that was named, or the one that ships.
+fn bundle_folder(typed: Option<PathBuf>) -> utr_runtime::Result<PathBuf> {
+    let named = typed.or_else(|| std::env::var_os("UTR_BUNDLE").filter(|text| !text.is_empty()).map(PathBuf::from));
+    let executable = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
+    load::default_bundle(named, executable.as_deref(), std::env::current_dir().ok().as_deref())
+}
+
+/// Whether the error is a pipe whose reader has gone.
+fn reader_left(error: &anyhow::Error) -> bool {
+    error.chain().any(|cause| {
+        let io = cause.downcast_ref::<std::io::Error>().map(std::io::Error::kind);
+        let json = cause.downcast_ref::<serde_json::Error>().and_then(serde_json::Error::io_error_kind);
+        io.or(json) == Some(std::io::ErrorKind::BrokenPipe)
+    })
+}

@@ -1,0 +1,124 @@
+//! The readable twins: every operation of this folder spelled out in plain candle operations that have gradients.
+//!
+//! Comes in and goes out: as the fused kernels. Runs on any device and type. Beware of candle's own fused operations
+//! (`softmax_last_dim`, `rms_norm`, `rope`): they drop gradients silently, so none of them is used here.
+
+use super::attention::{Packing, Rope};
+use super::cross_entropy::Label;
+use candle_core::{D, DType, Result, Tensor};
+use candle_nn::ops::softmax;
+
+/// See [`super::linear`].
+pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.matmul(&w.t()?)?;
+    b.map_or(Ok(y.clone()), |b| y.broadcast_add(b))
+}
+
+/// See [`super::mix_rows`].
+pub fn mix_rows(x: &Tensor, matrix: &Tensor) -> Result<Tensor> {
+    matrix.to_dtype(x.dtype())?.broadcast_matmul(x)
+}
+
+/// See [`super::rms_norm`].
+pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let mean = wide.sqr()?.mean_keepdim(D::Minus1)?;
+    wide.broadcast_div(&(mean + eps)?.sqrt()?)?.to_dtype(x.dtype())?.broadcast_mul(weight)
+}
+
+/// See [`super::layer_norm`].
+pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    let wide = x.to_dtype(DType::F32)?;
+    let centred = wide.broadcast_sub(&wide.mean_keepdim(D::Minus1)?)?;
+    let variance = centred.sqr()?.mean_keepdim(D::Minus1)?;
+    let unit = centred.broadcast_div(&(variance + eps)?.sqrt()?)?.to_dtype(x.dtype())?;
+    unit.broadcast_mul(weight)?.broadcast_add(bias)
+}
+
+/// See [`super::gelu_tanh`].
+pub fn gelu_tanh(x: &Tensor) -> Result<Tensor> {
+    x.gelu()
+}
+
+/// See [`super::swiglu`].
+pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
+    gate.silu()? * up
+}
+
+/// See [`super::rotate`].
+pub fn rotate(x: &Tensor, rope: &Rope) -> Result<Tensor> {
+    let (cos, sin) = rope.tables(x.device())?;
+    let (rows, half) = cos.dims2()?;
+    let heads = x.elem_count() / (rows * 2 * half);
+    let (cos, sin) = (cos.to_dtype(x.dtype())?.unsqueeze(1)?, sin.to_dtype(x.dtype())?.unsqueeze(1)?);
+    let x3 = x.reshape((rows, heads, 2 * half))?;
+    let (a, b) = (x3.narrow(2, 0, half)?, x3.narrow(2, half, half)?);
+    let left = (a.broadcast_mul(&cos)? - b.broadcast_mul(&sin)?)?;
+    let right = (b.broadcast_mul(&cos)? + a.broadcast_mul(&sin)?)?;
+    Tensor::cat(&[left, right], 2)?.reshape(x.shape())
+}
+
+/// (rows, heads * dim) to (heads, rows, dim), key heads repeated to match the query heads.
+fn split(x: &Tensor, heads: usize, repeat: usize) -> Result<Tensor> {
+    let (rows, width) = x.dims2()?;
+    let x = x.reshape((rows, heads, width / heads))?.transpose(0, 1)?.contiguous()?;
+    match repeat {
+        1 => Ok(x),
+        n => x.unsqueeze(1)?.repeat((1, n, 1, 1))?.reshape((heads * n, rows, width / heads)),
+    }
+}
+
+/// `softmax(q kᵀ / sqrt(dim) + bias) v` for (heads, rows, dim).
+fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let scale = (q.dim(2)? as f64).powf(-0.5);
+    let scores = (q.matmul(&k.t()?)? * scale)?.to_dtype(DType::F32)?.broadcast_add(bias)?;
+    let out = softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?.matmul(v)?;
+    let (heads, rows, dim) = out.dims3()?;
+    out.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))
+}
+
+/// See [`super::attend_packed`].
+pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let (q, k) = match &packing.rope {
+        Some(rope) => (rotate(q, rope)?, rotate(k, rope)?),
+        None => (q.clone(), k.clone()),
+    };
+    let repeat = packing.heads / packing.kv_heads;
+    let (q, k, v) = (split(&q, packing.heads, 1)?, split(&k, packing.kv_heads, repeat)?, split(v, packing.kv_heads, repeat)?);
+    // Each row's sequence, branch (0: trunk) and place in the sequence.
+    let rows: Vec<(usize, usize)> = (packing.sequences.iter().enumerate())
+        .flat_map(|(s, sequence)| {
+            let trunk = std::iter::repeat_n((s, 0), sequence.trunk);
+            let branches = sequence.branches.iter().enumerate();
+            trunk.chain(branches.flat_map(move |(b, n)| std::iter::repeat_n((s, b + 1), *n)))
+        })
+        .collect();
+    let sees = |i: usize, j: usize| {
+        let ((si, bi), (sj, bj)) = (rows[i], rows[j]);
+        si == sj && (bj == 0 || bi == bj) && (!packing.causal || j <= i)
+    };
+    let n = rows.len();
+    let bias = (0..n * n).map(|x| if sees(x / n, x % n) { 0.0 } else { f32::NEG_INFINITY }).collect();
+    attend(&q, &k, &v, &Tensor::from_vec(bias, (n, n), q.device())?)
+}
+
+/// See [`super::attend_cached`].
+pub fn attend_cached(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, kv_heads: usize) -> Result<Tensor> {
+    let (rows, keys) = (q.dim(0)?, k.dim(0)?);
+    let repeat = heads / kv_heads;
+    let (q, k, v) = (split(q, heads, 1)?, split(k, kv_heads, repeat)?, split(v, kv_heads, repeat)?);
+    let bias: Vec<f32> =
+        (0..rows * keys).map(|x| if x % keys <= keys - rows + x / keys { 0.0 } else { f32::NEG_INFINITY }).collect();
+    attend(&q, &k, &v, &Tensor::from_vec(bias, (rows, keys), q.device())?)
+}
+
+/// See [`super::cross_entropy`].
+pub fn cross_entropy(hidden: &Tensor, head: &Tensor, labels: &[Label]) -> Result<Tensor> {
+    let device = hidden.device();
+    let rows = Tensor::from_vec(labels.iter().map(|l| l.row as u32).collect(), labels.len(), device)?;
+    let targets = Tensor::from_vec(labels.iter().map(|l| l.target).collect(), (labels.len(), 1), device)?;
+    let weights = Tensor::from_vec(labels.iter().map(|l| l.weight).collect(), (labels.len(), 1), device)?;
+    let logits = hidden.index_select(&rows, 0)?.matmul(&head.t()?)?.to_dtype(DType::F32)?;
+    let picked = candle_nn::ops::log_softmax(&logits, D::Minus1)?.gather(&targets, 1)?;
+    (picked * weights)?.sum_all()?.neg()
+}

@@ -1,0 +1,118 @@
+//! Capture: frames, one after the other, from any source.
+//!
+//! Comes in: a [`Source`]. Goes out: a [`Capture`] that advances frame by frame and copies a picture out only when
+//! asked, so that a pass that merely counts costs no copies. Pictures are RGB at source size; rotation tags are
+//! honoured. It neither resizes nor chooses frames (`sample` does).
+
+mod folder;
+#[cfg(feature = "gst")]
+mod gst;
+#[cfg(not(feature = "gst"))]
+#[path = "gst_disabled.rs"]
+mod gst;
+mod pattern;
+
+use std::time::{Duration, Instant};
+
+use utr_models::RgbFrame;
+
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::source::Source;
+
+pub use folder::FOLDER_FPS;
+#[cfg(feature = "gst")]
+pub use gst::{check as check_gstreamer, ElementReport, GstReport};
+pub use pattern::NAMES as PATTERN_NAMES;
+
+/// How a source is read.
+#[derive(Clone, Debug)]
+pub struct CaptureOptions {
+    /// Longest wait for the next frame before the source counts as hung.
+    pub timeout: Duration,
+    /// Looked at while waiting.
+    pub interrupt: Interrupt,
+}
+
+impl Default for CaptureOptions {
+    fn default() -> Self {
+        Self { timeout: Duration::from_secs(10), interrupt: Interrupt::default() }
+    }
+}
+
+/// Which frame of the source, and when it is shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Stamp {
+    /// Counted from 0 in presentation order.
+    pub index: usize,
+    /// Milliseconds since the source's start.
+    pub pts_ms: u64,
+}
+
+/// A captured frame.
+#[derive(Clone, Debug)]
+pub struct Frame {
+    /// Which one.
+    pub stamp: Stamp,
+    /// When it reached this process.
+    pub captured: Instant,
+    /// The picture at source size.
+    pub image: RgbFrame,
+}
+
+/// An open source.
+pub trait Capture: Send {
+    /// Moves to the next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// [`Error::Capture`] where the source breaks, holds no picture, or stays silent past the timeout.
+    fn advance(&mut self) -> Result<Option<Stamp>>;
+
+    /// Copies the current picture out.
+    ///
+    /// # Errors
+    /// [`Error::Capture`] before the first [`Capture::advance`] or where the picture cannot be read.
+    fn image(&mut self) -> Result<RgbFrame>;
+
+    /// Number of frames, where the source knows before reading.
+    fn total(&self) -> Option<usize> {
+        None
+    }
+
+    /// True for cameras and other sources that run on their own clock and never end.
+    fn live(&self) -> bool {
+        false
+    }
+
+    /// Frames lost between the source and this process.
+    fn dropped(&self) -> u64 {
+        0
+    }
+}
+
+/// Opens a source at its first frame.
+///
+/// # Errors
+/// [`Error::Capture`] where it is missing, empty or unreadable, with what to do next.
+pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture>> {
+    match source {
+        Source::Path(path) => {
+            let kind = std::fs::metadata(path).map_err(|error| {
+                Error::capture(path.display().to_string(), format!("{error}; check the spelling of --source"))
+            })?;
+            if kind.is_dir() {
+                return Ok(Box::new(folder::FolderCapture::open(path)?));
+            }
+            if kind.is_file() && kind.len() == 0 {
+                return Err(Error::capture(path.display().to_string(), "the file is empty (0 bytes); record it again"));
+            }
+            if folder::is_picture(path) {
+                return Ok(Box::new(folder::FolderCapture::single(path)));
+            }
+            gst::open_file(path, options)
+        }
+        Source::Pattern(spec) => Ok(Box::new(pattern::PatternCapture::open(spec)?)),
+        Source::Test(spec) => gst::open_test(spec, options),
+        Source::Gst(pipeline) => gst::open_pipeline(pipeline, options),
+    }
+}

@@ -1,0 +1,291 @@
+//! The command line: what was typed, and what it resolves to.
+//!
+//! Comes in: the arguments. Goes out: one struct per subcommand, with the rules between flags applied ([`AskArgs::resolve`]).
+//! Nothing below this file reads arguments or environment for settings, and nothing is opened here.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use utr_models::generate::Sampling as TokenSampling;
+use utr_models::prompt::Kind;
+
+use crate::encode::EncoderKind;
+use crate::error::{Error, Result};
+use crate::pipeline::check_question;
+use crate::sample::Sampling;
+use crate::source::{SOURCES_HELP, Source};
+
+/// Ask a camera about its last 32 frames.
+#[derive(Debug, Parser)]
+#[command(name = "utr", version, about, max_term_width = 110)]
+pub struct Cli {
+    /// What to do.
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// The subcommands of this version.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Ask one or more questions about a clip
+    Ask(AskArgs),
+    /// Look into a bundle
+    #[command(subcommand)]
+    Bundle(BundleCommand),
+    /// Say what this machine has and lacks
+    Doctor(DoctorArgs),
+}
+
+/// `utr ask`, as typed.
+#[derive(Debug, Args)]
+pub struct AskArgs {
+    /// Where frames come from: a path or file://, test://NAME, pattern://NAME, gst://PIPELINE
+    #[arg(long, value_name = "URI")]
+    pub source: String,
+    /// The question; give it several times to ask several questions of the same frames
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub question: Vec<String>,
+    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Frames in the window, 1 to 32
+    #[arg(long, value_name = "N", default_value_t = 32)]
+    pub frames: usize,
+    /// Sample at this rate and keep the newest frames
+    #[arg(long, value_name = "F", conflicts_with = "uniform")]
+    pub fps: Option<f64>,
+    /// Spread the frames evenly over the clip [default, except for live sources: --fps 2]
+    #[arg(long)]
+    pub uniform: bool,
+    /// What happens when the window slides
+    #[arg(long, value_name = "MODE", default_value = "exact")]
+    pub window_mode: WindowMode,
+    /// Most tokens of an answer
+    #[arg(long, value_name = "N", default_value_t = 256)]
+    pub max_tokens: usize,
+    /// 0 takes the likeliest token every time
+    #[arg(long, value_name = "T", default_value_t = 0.0)]
+    pub temperature: f32,
+    /// Sample among the likeliest tokens that together reach this probability
+    #[arg(long, value_name = "P", default_value_t = 1.0)]
+    pub top_p: f32,
+    /// Seed of the sampling
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    pub seed: u64,
+    /// Whose chat template carries the question
+    #[arg(long, value_name = "KIND", default_value = "tokenizer")]
+    pub prompt: PromptKind,
+    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
+    #[arg(long, value_name = "ENGINE")]
+    pub encoder: Option<EncoderKind>,
+    /// Say which frames the answer stands on (a later version)
+    #[arg(long)]
+    pub evidence: bool,
+    /// Print one JSON object per question
+    #[arg(long)]
+    pub json: bool,
+    /// Longest wait for a frame before the source counts as hung, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub capture_timeout: f64,
+}
+
+/// What happens when the window slides (design: exact, ahead, rolling).
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum WindowMode {
+    /// The whole window is read when a question comes
+    Exact,
+    /// Not in this version
+    Ahead,
+    /// Not in this version
+    Rolling,
+}
+
+/// Whose chat template carries the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PromptKind {
+    /// The tokenizer's: as the model was trained and is evaluated
+    Tokenizer,
+    /// The processor's
+    Processor,
+}
+
+/// `utr bundle`.
+#[derive(Debug, Subcommand)]
+pub enum BundleCommand {
+    /// Print what a bundle holds
+    Inspect {
+        /// The bundle
+        dir: PathBuf,
+        /// Print the manifest as JSON
+        #[arg(long)]
+        json: bool,
+    },
+    /// Check every hash and ask the golden questions again
+    Verify {
+        /// The bundle
+        dir: PathBuf,
+        /// What encodes the frames
+        #[arg(long, value_name = "ENGINE", default_value = "tract")]
+        encoder: EncoderKind,
+    },
+}
+
+/// `utr doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArgs {
+    /// Also read one frame from here
+    #[arg(long, value_name = "URI")]
+    pub source: Option<String>,
+    /// The bundle to look at [default: UTR_BUNDLE, else the one that ships]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+    /// Longest wait for a frame, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub capture_timeout: f64,
+}
+
+/// `utr ask`, resolved.
+#[derive(Clone, Debug)]
+pub struct Ask {
+    /// Parsed.
+    pub source: Source,
+    /// Checked, at least one.
+    pub questions: Vec<String>,
+    /// As typed.
+    pub bundle: Option<PathBuf>,
+    /// Which frames; for a live source without a choice of its own this is `--fps 2`.
+    pub sampling: Sampling,
+    /// Frames in the window.
+    pub frames: usize,
+    /// How tokens are drawn.
+    pub tokens: TokenSampling,
+    /// Whose template.
+    pub prompt: Kind,
+    /// As typed.
+    pub encoder: Option<EncoderKind>,
+    /// JSON instead of text.
+    pub json: bool,
+    /// Longest wait for a frame.
+    pub timeout: Duration,
+}
+
+impl AskArgs {
+    /// Applies the rules between flags and their limits.
+    ///
+    /// # Errors
+    /// [`Error::Source`] or [`Error::Argument`] with the flag, what it got and what it takes.
+    pub fn resolve(self) -> Result<Ask> {
+        let refuse = |text: String| Err(Error::Argument(text));
+        if self.evidence {
+            return refuse("--evidence is not in this version; leave it away".into());
+        }
+        if self.window_mode != WindowMode::Exact {
+            return refuse("--window-mode ahead and rolling are not in this version; use exact".into());
+        }
+        if !(1..=crate::window::CAPACITY).contains(&self.frames) {
+            return refuse(format!("--frames {}: the window holds 1 to {} frames", self.frames, crate::window::CAPACITY));
+        }
+        if self.max_tokens == 0 {
+            return refuse("--max-tokens 0 leaves no room for an answer; give 1 or more".into());
+        }
+        self.question.iter().try_for_each(|question| check_question(question))?;
+        let sampling = match self.fps {
+            Some(fps) if fps.is_finite() && fps > 0.0 => Sampling::Newest { fps, frames: self.frames },
+            Some(fps) => return refuse(format!("--fps {fps}: the rate must be above zero")),
+            None if self.uniform => Sampling::Uniform { frames: self.frames },
+            None => Sampling::Default { frames: self.frames },
+        };
+        let tokens = TokenSampling {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: self.seed,
+            max_tokens: self.max_tokens,
+        };
+        tokens.validate()?;
+        Ok(Ask {
+            source: Source::parse(&self.source)?,
+            questions: self.question,
+            bundle: self.bundle,
+            sampling,
+            frames: self.frames,
+            tokens,
+            prompt: match self.prompt {
+                PromptKind::Tokenizer => Kind::Tokenizer,
+                PromptKind::Processor => Kind::Processor,
+            },
+            encoder: self.encoder,
+            json: self.json,
+            timeout: timeout(self.capture_timeout)?,
+        })
+    }
+}
+
+/// `--capture-timeout` as a duration.
+///
+/// # Errors
+/// [`Error::Argument`] outside 0.1 s to one hour.
+pub fn timeout(seconds: f64) -> Result<Duration> {
+    if (0.1..=3600.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(Error::Argument(format!("--capture-timeout {seconds}: give 0.1 to 3600 seconds")))
+}
+
+/// The sources' spelling, for `--help`.
+pub fn sources_help() -> &'static str {
+    SOURCES_HELP
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ask(arguments: &str) -> Result<Ask> {
+        let words = format!("utr ask --source test://ball {arguments}");
+        let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|error| Error::Argument(error.to_string()))?;
+        let Command::Ask(arguments) = cli.command else { panic!("not ask") };
+        arguments.resolve()
+    }
+
+    #[test]
+    fn the_command_line_is_sound() {
+        use clap::CommandFactory;
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn frames_are_spread_evenly_unless_a_rate_is_given() {
+        assert_eq!(ask("--question q").unwrap().sampling, Sampling::Default { frames: 32 });
+        assert_eq!(ask("--question q --uniform --frames 8").unwrap().sampling, Sampling::Uniform { frames: 8 });
+        assert_eq!(ask("--question q --fps 3").unwrap().sampling, Sampling::Newest { fps: 3.0, frames: 32 });
+        assert!(ask("--question q --fps 3 --uniform").is_err());
+    }
+
+    #[test]
+    fn values_outside_their_limits_are_refused_with_the_flag() {
+        for (arguments, names) in [
+            ("--question q --frames 0", "--frames"),
+            ("--question q --frames 33", "--frames"),
+            ("--question q --fps 0", "--fps"),
+            ("--question q --max-tokens 0", "--max-tokens"),
+            ("--question q --evidence", "--evidence"),
+            ("--question q --window-mode rolling", "--window-mode"),
+            ("--question q --capture-timeout 0", "--capture-timeout"),
+            ("--question q --temperature=-1", "temperature"),
+        ] {
+            let message = ask(arguments).unwrap_err().to_string();
+            assert!(message.contains(names), "{arguments}: {message}");
+        }
+    }
+
+    #[test]
+    fn empty_and_oversized_questions_are_refused() {
+        assert!(check_question(" \n").unwrap_err().to_string().contains("empty"));
+        assert!(check_question(&"x".repeat(64 << 10)).is_ok());
+        assert!(check_question(&"x".repeat((64 << 10) + 1)).unwrap_err().to_string().contains("65536"));
+    }
+}

@@ -1,0 +1,147 @@
+//! Encode: pictures to visual tokens.
+//!
+//! Comes in: captured frames. Goes out: each frame's tokens, made once, whatever engine computes them: `tract` (the
+//! default: nothing to install), `ort` (an ONNX Runtime library of the user's), or `candle` (the reference network).
+//! All three read the same `vision.onnx`; there is no silent change from one to another.
+
+mod candle;
+#[cfg(feature = "ort")]
+mod ort;
+#[cfg(feature = "tract")]
+mod tract;
+
+use std::path::Path;
+use std::sync::Arc;
+
+use utr_models::preprocess::Preprocessor;
+
+use crate::capture::Frame;
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::window::EncodedFrame;
+
+pub use candle::CandleEncoder;
+#[cfg(feature = "ort")]
+pub use ort::{OrtEncoder, library as onnxruntime_library, load as load_onnxruntime};
+#[cfg(feature = "tract")]
+pub use tract::TractEncoder;
+
+/// Frames encoded by one call; also how often an interrupt is noticed.
+const BATCH: usize = 8;
+
+/// Pixels to visual tokens: tower, projector and pool.
+pub trait VisionEncoder: Send {
+    /// `tract`, `ort` or `candle`.
+    fn name(&self) -> &'static str;
+
+    /// T: visual tokens of one frame.
+    fn tokens_per_frame(&self) -> usize;
+
+    /// The decoder's width.
+    fn hidden(&self) -> usize;
+
+    /// (hidden) the vector that closes a clip.
+    fn newline(&self) -> &[f32];
+
+    /// How a picture becomes pixels.
+    fn preprocessing(&self) -> &Preprocessor;
+
+    /// (n, 3, S, S) normalized pixels to (n, T, hidden) tokens.
+    ///
+    /// # Errors
+    /// [`Error::Encoder`] where the number of values is wrong or the engine fails.
+    fn encode(&mut self, pixels: &[f32], n: usize) -> Result<Vec<f32>>;
+}
+
+/// Which engine encodes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum EncoderKind {
+    /// Pure Rust, nothing to install.
+    Tract,
+    /// ONNX Runtime, loaded when asked for (ORT_DYLIB_PATH names the library).
+    Ort,
+    /// The reference network.
+    Candle,
+}
+
+/// Opens an engine on a `vision.onnx`.
+///
+/// # Errors
+/// [`Error::Encoder`] where the engine is not in this build or refuses the graph.
+pub fn open(kind: EncoderKind, onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+    match kind {
+        EncoderKind::Tract => open_tract(onnx, preprocessor),
+        EncoderKind::Ort => open_ort(onnx, preprocessor),
+        EncoderKind::Candle => Ok(Box::new(CandleEncoder::open(onnx, preprocessor)?)),
+    }
+}
+
+#[cfg(feature = "tract")]
+fn open_tract(onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+    Ok(Box::new(TractEncoder::open(onnx, preprocessor)?))
+}
+
+#[cfg(not(feature = "tract"))]
+fn open_tract(_onnx: &Path, _preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+    Err(Error::encoder("tract", "not in this build; choose --encoder candle, or build with the feature `tract`"))
+}
+
+#[cfg(feature = "ort")]
+fn open_ort(onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+    Ok(Box::new(OrtEncoder::open(onnx, preprocessor)?))
+}
+
+#[cfg(not(feature = "ort"))]
+fn open_ort(_onnx: &Path, _preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+    Err(Error::encoder("ort", "not in this build; choose another --encoder, or build with the feature `ort`"))
+}
+
+/// Encodes frames in order; a frame that stands several times in a row is encoded once and shared.
+///
+/// # Errors
+/// Whatever preprocessing or the engine reports; [`Error::Interrupted`] between batches.
+pub fn encode_frames(
+    encoder: &mut dyn VisionEncoder,
+    frames: &[Arc<Frame>],
+    interrupt: &Interrupt,
+) -> Result<Vec<Arc<EncodedFrame>>> {
+    let mut distinct: Vec<&Arc<Frame>> = frames.iter().collect();
+    distinct.dedup_by(|a, b| Arc::ptr_eq(a, b));
+    let mut encoded = Vec::with_capacity(distinct.len());
+    for batch in distinct.chunks(BATCH) {
+        interrupt.check()?;
+        let mut pixels = Vec::new();
+        for frame in batch {
+            pixels.extend(encoder.preprocessing().pixels(&frame.image));
+        }
+        let tokens = encoder.encode(&pixels, batch.len())?;
+        let per_frame = encoder.tokens_per_frame() * encoder.hidden();
+        if tokens.len() != per_frame * batch.len() {
+            let reason = format!("returned {} values for {} frames of {per_frame}", tokens.len(), batch.len());
+            return Err(Error::encoder(encoder.name(), reason));
+        }
+        for (frame, tokens) in batch.iter().zip(tokens.chunks_exact(per_frame.max(1))) {
+            let frame = EncodedFrame { stamp: frame.stamp, captured: frame.captured, tokens: tokens.to_vec() };
+            encoded.push(Arc::new(frame));
+        }
+    }
+    // Spread the distinct frames over the repeats.
+    let mut out = Vec::with_capacity(frames.len());
+    let mut at = 0;
+    for (i, frame) in frames.iter().enumerate() {
+        let repeats = i.checked_sub(1).and_then(|i| frames.get(i)).is_some_and(|last| Arc::ptr_eq(last, frame));
+        at += usize::from(i > 0 && !repeats);
+        out.extend(encoded.get(at).cloned());
+    }
+    Ok(out)
+}
+
+/// Checks the number of pixel values of a call.
+fn check_pixels(name: &'static str, pixels: &[f32], n: usize, preprocessor: &Preprocessor) -> Result<()> {
+    let expected = n * 3 * preprocessor.height * preprocessor.width;
+    if n == 0 || pixels.len() != expected {
+        let reason = format!("{n} frames need {expected} pixel values (and at least one frame), got {}", pixels.len());
+        return Err(Error::encoder(name, reason));
+    }
+    Ok(())
+}

@@ -1,0 +1,184 @@
+//! Loading: a bundle, or a Hugging Face LLaVA-OneVision folder, into the parts the pipeline calls.
+//!
+//! Comes in: a folder and a choice of encoder. Goes out: a [`Model`]. A bundle is verified against its manifest before
+//! anything is loaded; a Hugging Face folder runs unquantized through the candle tower, because it holds no ONNX file.
+//! Nothing is downloaded, converted or written.
+
+use std::path::{Path, PathBuf};
+
+use candle_core::{DType, Device};
+use utr_models::bundle::{Bundle, DECODER, VISION};
+use utr_models::network::Network;
+use utr_models::preprocess::Preprocessor;
+use utr_models::prompt::{ChatTemplate, Kind};
+use utr_models::qwen2::Qwen2;
+use utr_models::text::{Tokenizer, stop_tokens};
+
+use crate::decode::{CandleDecoder, Decoder};
+use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
+use crate::error::{Error, Result};
+
+/// Everything a pipeline needs of a model.
+pub struct Model {
+    /// Pixels to visual tokens.
+    pub encoder: Box<dyn VisionEncoder>,
+    /// Tokens to logits.
+    pub decoder: Box<dyn Decoder>,
+    /// Text to tokens and back.
+    pub tokenizer: Tokenizer,
+    /// Tokens that end an answer.
+    pub stop: Vec<u32>,
+    /// From the manifest, or the folder's name.
+    pub name: String,
+    /// SHA-256 of the manifest; none for a Hugging Face folder.
+    pub hash: Option<String>,
+    tokenizer_template: ChatTemplate,
+    processor_template: ChatTemplate,
+}
+
+impl Model {
+    /// Opens a bundle (a folder with `manifest.json`) or a Hugging Face folder (one with `config.json`). Without a choice
+    /// of encoder a bundle runs through tract, a Hugging Face folder through candle.
+    ///
+    /// # Errors
+    /// [`Error::Bundle`] where the folder is neither; [`Error::Encoder`] where the encoder cannot read it; whatever the
+    /// model crate finds wrong with the files.
+    pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
+        if Bundle::is_bundle(folder) {
+            Self::open_bundle(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
+        } else if folder.join("config.json").exists() {
+            Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
+        } else {
+            let found = if folder.is_dir() { "holds neither manifest.json nor config.json" } else { "is not a folder" };
+            let asked = "give a bundle or a Hugging Face LLaVA-OneVision folder with --bundle";
+            Err(Error::Bundle(format!("{} {found}; {asked}", folder.display())))
+        }
+    }
+
+    /// Opens a bundle that was verified.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
+        let manifest = bundle.manifest();
+        let folder = bundle.folder();
+        let preprocessor = manifest.network.preprocess.clone();
+        Ok(Self {
+            encoder: encode::open(encoder, &bundle.path(VISION)?, preprocessor)?,
+            decoder: Box::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?)?)),
+            tokenizer: Tokenizer::load(folder)?,
+            stop: manifest.network.stop_tokens.clone(),
+            name: manifest.name.clone(),
+            hash: Some(bundle.hash().to_string()),
+            tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
+            processor_template: ChatTemplate::load(folder, Kind::Processor)?,
+        })
+    }
+
+    fn open_hugging_face(folder: &Path, encoder: EncoderKind) -> Result<Self> {
+        if encoder != EncoderKind::Candle {
+            return Err(Error::Encoder {
+                name: if encoder == EncoderKind::Tract { "tract" } else { "ort" },
+                reason: format!(
+                    "{} is a Hugging Face folder and holds no vision.onnx; leave --encoder away (candle), or export a \
+                     bundle with `utr-train export`",
+                    folder.display()
+                ),
+            });
+        }
+        let Network { config, vision, decoder } = Network::load(folder, DType::F32, &Device::Cpu)?;
+        let preprocessor = Preprocessor::load(folder, config.vision.image_size)?;
+        let tokenizer = Tokenizer::load(folder)?;
+        let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        Ok(Self {
+            encoder: Box::new(CandleEncoder::new(vision, preprocessor)?),
+            decoder: Box::new(CandleDecoder::new(decoder)),
+            stop: stop_tokens(folder, &tokenizer)?,
+            tokenizer,
+            name: name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            hash: None,
+            tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
+            processor_template: ChatTemplate::load(folder, Kind::Processor)?,
+        })
+    }
+
+    /// The chat template of a kind; the processor's falls back to the tokenizer's where a folder has one only.
+    pub fn template(&self, kind: Kind) -> &ChatTemplate {
+        match kind {
+            Kind::Tokenizer => &self.tokenizer_template,
+            Kind::Processor => &self.processor_template,
+        }
+    }
+}
+
+/// The bundle to use where none was named: `named` (the value of `UTR_BUNDLE`), else the only one found beside the
+/// executable or in the repository around it or around the working folder.
+///
+/// # Errors
+/// [`Error::Bundle`] that says where was looked, or which of several to choose from.
+pub fn default_bundle(named: Option<PathBuf>, executable: Option<&Path>, working: Option<&Path>) -> Result<PathBuf> {
+    if let Some(folder) = named {
+        return Ok(folder);
+    }
+    let around_executable = executable.into_iter().flat_map(|path| path.ancestors().skip(1));
+    let around_working = working.into_iter().flat_map(Path::ancestors);
+    let places = around_executable
+        .flat_map(|folder| ["bundles", "share/utr/bundles", "models/bundles"].map(|inner| folder.join(inner)))
+        .chain(around_working.map(|folder| folder.join("models/bundles")));
+    for place in places {
+        let mut found: Vec<PathBuf> = std::fs::read_dir(&place)
+            .into_iter()
+            .flatten()
+            .filter_map(|entry| Some(entry.ok()?.path()))
+            .filter(|folder| folder.join("manifest.json").is_file())
+            .collect();
+        found.sort();
+        if found.len() > 1 {
+            let names: Vec<String> = found.iter().map(|folder| folder.display().to_string()).collect();
+            return Err(Error::Bundle(format!("there are several, choose one with --bundle: {}", names.join(", "))));
+        }
+        if let Some(folder) = found.pop() {
+            return Ok(folder);
+        }
+    }
+    Err(Error::Bundle(
+        "none was named and none found in models/bundles of the repository or beside the program; give one with \
+         --bundle DIR or UTR_BUNDLE"
+            .into(),
+    ))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn bundle(root: &Path, name: &str) -> PathBuf {
+        let folder = root.join("models/bundles").join(name);
+        std::fs::create_dir_all(&folder).unwrap();
+        std::fs::write(folder.join("manifest.json"), "{}").unwrap();
+        folder
+    }
+
+    #[test]
+    fn the_default_bundle_is_the_named_one_then_the_only_one_around_the_program() {
+        let root = tempfile::tempdir().unwrap();
+        let executable = root.path().join("target/release/utr");
+        let find = |named: Option<PathBuf>| default_bundle(named, Some(&executable), None);
+        assert!(find(None).unwrap_err().to_string().contains("UTR_BUNDLE"));
+        let nano = bundle(root.path(), "nano");
+        assert_eq!(find(None).unwrap(), nano);
+        assert_eq!(find(Some("elsewhere".into())).unwrap(), Path::new("elsewhere"));
+        bundle(root.path(), "micro");
+        let message = find(None).unwrap_err().to_string();
+        assert!(message.contains("nano") && message.contains("micro"), "{message}");
+    }
+
+    #[test]
+    fn a_folder_that_is_no_model_says_what_it_lacks() {
+        let folder = tempfile::tempdir().unwrap();
+        let message = Model::open(folder.path(), None).err().unwrap().to_string();
+        assert!(message.contains("manifest.json"), "{message}");
+        let message = Model::open(&folder.path().join("none"), None).err().unwrap().to_string();
+        assert!(message.contains("not a folder"), "{message}");
+    }
+}

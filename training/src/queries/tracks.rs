@@ -1,0 +1,233 @@
+//! Tracks: what every object of a clip did, where, and when.
+//!
+//! In and out: JSON lines, one clip a line (`{video, fps, width, height, frames, tracks: [...]}`), boxes in pixels,
+//! frames counted from 1. Written by the tracker or by the world's ground truth, read by the conversation generator.
+//! Nothing is tracked or drawn here.
+
+use std::io::{BufRead, BufReader, BufWriter, Write};
+use std::path::Path;
+
+use serde::{Deserialize, Serialize};
+use utr_models::{Error, Result};
+
+/// One clip's tracks.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct ClipTracks {
+    /// The clip's name: a path below the media root, or a made-up name for a clip that lives in memory.
+    pub video: String,
+    /// Frames per second.
+    pub fps: f64,
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Frames in the clip; boxes and actions count them from 1.
+    pub frames: u32,
+    /// Every object seen, in the order of its first frame.
+    pub tracks: Vec<Track>,
+}
+
+/// One object through the clip.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Track {
+    /// Unique within the clip.
+    pub id: u32,
+    /// The class name, such as `ball`.
+    pub category: String,
+    /// How it looks, such as `large red striped`; may be empty.
+    pub appearance: String,
+    /// One box for each frame in which it can be seen, in frame order.
+    pub boxes: Vec<TrackBox>,
+    /// What it does, in order of start.
+    pub actions: Vec<TrackAction>,
+}
+
+/// Where an object is in one frame.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackBox {
+    /// Frame number, from 1.
+    pub frame: u32,
+    /// Left, top, right, bottom in pixels.
+    pub xyxy: [f32; 4],
+    /// The detector's confidence, 0 to 1.
+    pub score: f32,
+}
+
+/// Something an object does, with both end frames included.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TrackAction {
+    /// First frame, from 1.
+    pub start: u32,
+    /// Last frame.
+    pub end: u32,
+    /// A verb phrase in the third person, such as `moves left`.
+    pub text: String,
+}
+
+impl Track {
+    /// Appearance and category: `large red striped ball`.
+    pub fn name(&self) -> String {
+        if self.appearance.is_empty() {
+            return self.category.clone();
+        }
+        format!("{} {}", self.appearance, self.category)
+    }
+
+    /// The box in `frame`, if the object is seen there.
+    pub fn at(&self, frame: u32) -> Option<&TrackBox> {
+        self.boxes.iter().find(|b| b.frame == frame)
+    }
+}
+
+impl ClipTracks {
+    /// The same clip reduced to `count` frames spaced as the evaluation samples them
+    /// (`linspace(0, frames - 1, count)`, truncated; reference.md §6.1) and renumbered 1 to `count`.
+    ///
+    /// An action keeps the sampled frames it covers and is dropped where it covers none.
+    pub fn sampled(&self, count: u32) -> ClipTracks {
+        let picked: Vec<u32> = (0..count).map(|i| sample_frame(self.frames, count, i)).collect();
+        let tracks = self.tracks.iter().filter_map(|t| resample(t, &picked)).collect();
+        let fps = if self.frames > 1 && count > 1 {
+            self.fps * f64::from(count - 1) / f64::from(self.frames - 1)
+        } else {
+            self.fps
+        };
+        ClipTracks { fps, frames: count, tracks, ..self.clone_header() }
+    }
+
+    fn clone_header(&self) -> ClipTracks {
+        ClipTracks { video: self.video.clone(), tracks: Vec::new(), ..*self }
+    }
+}
+
+/// The frame number (from 1) of sample `i` of `count`.
+fn sample_frame(frames: u32, count: u32, i: u32) -> u32 {
+    let last = frames.saturating_sub(1);
+    if count < 2 { 1 } else { 1 + (f64::from(last) * f64::from(i) / f64::from(count - 1)) as u32 }
+}
+
+fn resample(track: &Track, picked: &[u32]) -> Option<Track> {
+    let numbered = || (1u32..).zip(picked.iter().copied());
+    let boxes: Vec<TrackBox> =
+        numbered().filter_map(|(n, f)| track.at(f).map(|b| TrackBox { frame: n, ..*b })).collect();
+    let inside = |a: &TrackAction| {
+        let mut covered = numbered().filter(|(_, f)| (a.start..=a.end).contains(f)).map(|(n, _)| n);
+        let start = covered.next()?;
+        Some(TrackAction { start, end: covered.last().unwrap_or(start), text: a.text.clone() })
+    };
+    let actions = track.actions.iter().filter_map(inside).collect();
+    (!boxes.is_empty()).then(|| Track { boxes, actions, ..track.clone() })
+}
+
+/// Reads a tracks file.
+///
+/// # Errors
+/// Names the file and the line that is not a clip's tracks.
+pub fn read_tracks(path: &Path) -> Result<Vec<ClipTracks>> {
+    read_jsonl(path)
+}
+
+/// Reads any JSON-lines file; blank lines are skipped.
+///
+/// # Errors
+/// Names the file, the line and what serde found there.
+pub fn read_jsonl<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    let mut records = Vec::new();
+    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
+        let line = line.map_err(Error::io(path))?;
+        if line.trim().is_empty() {
+            continue;
+        }
+        let record =
+            serde_json::from_str(&line).map_err(|e| Error::format(path, format!("line {number}: {e}")))?;
+        records.push(record);
+    }
+    Ok(records)
+}
+
+/// Writes JSON lines to a temporary name beside `path`, then renames.
+///
+/// # Errors
+/// An unwritable folder or a full disk; `path` is then as it was.
+pub fn write_jsonl<T: Serialize>(path: &Path, records: impl IntoIterator<Item = T>) -> Result<()> {
+    write_atomic(path, |out| {
+        for record in records {
+            serde_json::to_writer(&mut *out, &record).map_err(std::io::Error::from)?;
+            out.write_all(b"\n")?;
+        }
+        Ok(())
+    })
+}
+
+/// Runs `fill` on a temporary file beside `path`, then renames it to `path`.
+///
+/// # Errors
+/// Whatever `fill` or the file system answered; `path` is then as it was.
+pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
+    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
+    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
+    let mut builder = tempfile::Builder::new();
+    #[cfg(unix)]
+    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
+    let temporary = builder.prefix(".writing-").tempfile_in(folder).map_err(Error::io(folder))?;
+    let mut out = BufWriter::new(temporary);
+    fill(&mut out).and_then(|()| out.flush()).map_err(Error::io(path))?;
+    let temporary = out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
+    temporary.persist(path).map_err(|e| Error::io(path)(e.error))?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn clip(frames: u32) -> ClipTracks {
+        let boxes =
+            (1..=frames).map(|frame| TrackBox { frame, xyxy: [frame as f32, 0.0, 9.0, 9.0], score: 1.0 });
+        let actions = vec![
+            TrackAction { start: 1, end: frames, text: "moves left".into() },
+            TrackAction { start: 2, end: 2, text: "blinks".into() },
+        ];
+        let track = Track {
+            id: 7,
+            category: "ball".into(),
+            appearance: "red".into(),
+            boxes: boxes.collect(),
+            actions,
+        };
+        ClipTracks { video: "a.mp4".into(), fps: 8.0, width: 64, height: 64, frames, tracks: vec![track] }
+    }
+
+    #[test]
+    fn a_tracks_file_reads_back_as_written() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("deep/tracks.jsonl");
+        let clips = vec![clip(3), clip(5)];
+        write_jsonl(&path, &clips).unwrap();
+        assert_eq!(read_tracks(&path).unwrap(), clips);
+    }
+
+    #[test]
+    fn a_broken_line_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tracks.jsonl");
+        std::fs::write(&path, "\n{\"video\": 3}\n").unwrap();
+        let message = read_tracks(&path).unwrap_err().to_string();
+        assert!(message.contains("tracks.jsonl") && message.contains("line 2"), "{message}");
+    }
+
+    #[test]
+    fn sampling_takes_every_second_of_63_frames_and_drops_what_falls_between() {
+        let sampled = clip(63).sampled(32);
+        assert_eq!((sampled.frames, sampled.fps), (32, 4.0));
+        let track = &sampled.tracks[0];
+        let lefts: Vec<f32> = track.boxes.iter().map(|b| b.xyxy[0]).collect();
+        assert_eq!(lefts, (0..32).map(|i| (2 * i + 1) as f32).collect::<Vec<_>>());
+        assert_eq!(track.actions, vec![TrackAction { start: 1, end: 32, text: "moves left".into() }]);
+    }
+}

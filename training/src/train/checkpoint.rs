@@ -1,0 +1,95 @@
+//! Checkpoints: what a run must remember to go on as if it had never stopped.
+//!
+//! Comes in: weights under training, optimizer, place in the recipe. Goes out: `step-N/` folders, each a complete Hugging Face model plus
+//! `optimizer.safetensors` and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
+//! after all of it is on disk, so that a kill at any moment leaves a checkpoint that loads.
+
+use super::optimizer::AdamW;
+use anyhow::{Context, Result};
+use serde::{Deserialize, Serialize};
+use std::path::{Path, PathBuf};
+use utr_models::weights::{self, Weights};
+
+/// Files that belong to a model besides its weights.
+pub const MODEL_FILES: [&str; 6] = [
+    "config.json",
+    "generation_config.json",
+    "preprocessor_config.json",
+    "tokenizer.json",
+    "tokenizer_config.json",
+    "chat_template.jinja",
+];
+
+/// The place in the recipe.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct State {
+    /// Stage, from 0.
+    pub stage: usize,
+    /// Updates done in that stage.
+    pub step: usize,
+    /// Updates done in all.
+    pub total_steps: usize,
+    /// Clips seen in all.
+    pub samples: u64,
+    /// Seconds of training in all.
+    pub seconds: f64,
+}
+
+/// The newest whole checkpoint under `run`, if any.
+pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
+    let pointer = run.join("latest");
+    if !pointer.exists() {
+        return Ok(None);
+    }
+    let name = std::fs::read_to_string(&pointer).with_context(|| format!("reading {}", pointer.display()))?;
+    let folder = run.join(name.trim());
+    anyhow::ensure!(folder.is_dir(), "{} names {}, which is not there", pointer.display(), folder.display());
+    Ok(Some(folder))
+}
+
+/// Copies the files besides the weights from one model folder to another.
+pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
+    for name in MODEL_FILES {
+        let source = from.join(name);
+        if source.exists() {
+            std::fs::copy(&source, to.join(name)).with_context(|| format!("copying {}", source.display()))?;
+        }
+    }
+    Ok(())
+}
+
+/// Writes a checkpoint and makes it the latest; older ones are removed.
+pub fn save(run: &Path, model: &Path, weights: &Weights, optimizer: &AdamW, state: &State) -> Result<PathBuf> {
+    let name = format!("step-{}", state.total_steps);
+    let (folder, partial) = (run.join(&name), run.join(format!("{name}.partial")));
+    if partial.exists() {
+        std::fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
+    }
+    std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
+    copy_model_files(model, &partial)?;
+    weights::save(&partial, weights)?;
+    optimizer.save(&partial.join("optimizer.safetensors"))?;
+    std::fs::write(partial.join("state.json"), serde_json::to_string_pretty(state)?)?;
+    if folder.exists() {
+        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
+    }
+    std::fs::rename(&partial, &folder).with_context(|| format!("renaming {}", partial.display()))?;
+    let pointer = run.join("latest.tmp");
+    std::fs::write(&pointer, &name).with_context(|| format!("writing {}", pointer.display()))?;
+    std::fs::rename(&pointer, run.join("latest"))?;
+    for entry in std::fs::read_dir(run)?.flatten() {
+        let other = entry.file_name().to_string_lossy().into_owned();
+        if other.starts_with("step-") && other != name {
+            std::fs::remove_dir_all(entry.path()).ok();
+        }
+    }
+    Ok(folder)
+}
+
+/// Reads `state.json` of a checkpoint.
+pub fn state(folder: &Path) -> Result<State> {
+    let path = folder.join("state.json");
+    let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+    serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))
+}

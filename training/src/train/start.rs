@@ -1,0 +1,119 @@
+//! A network from nothing: tokenizer, config and random weights.
+//!
+//! Comes in: a recipe. Goes out: a Hugging Face folder that everything else loads like any other checkpoint. The tokenizer is a byte-level
+//! BPE trained on the texts of the recipe's own stages; weights are drawn from the recipe's seed.
+
+use super::recipe::Recipe;
+use crate::world::conversations::world_sample;
+use crate::world::{Split, clip_seed};
+use anyhow::{Context, Result};
+use candle_core::{Device, Tensor};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde_json::json;
+use std::path::Path;
+use utr_models::bpe::{save_tokenizer, train_bpe, world_added_tokens};
+use utr_models::config::{TextConfig, VisionConfig};
+use utr_models::text::Tokenizer;
+use utr_models::weights::{self, Init, Weights};
+use utr_models::Config;
+
+/// Samples whose texts train the tokenizer.
+const CORPUS_SAMPLES: u64 = 3000;
+
+/// Writes the starting checkpoint of a recipe into `folder`.
+pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    let stages = recipe.stages.len() as u64;
+    let corpus = (0..CORPUS_SAMPLES).flat_map(|i| {
+        let stage = &recipe.stages[(i % stages) as usize];
+        let frames = stage.frames[(i / stages) as usize % stage.frames.len()].0;
+        // The last indices of the training split, far from those that training reaches.
+        let sample = world_sample(clip_seed(Split::Train, (1 << 60) + i), &stage.mix, &stage.world, frames);
+        sample.turns.into_iter().flat_map(|t| [t.question, t.answer])
+    });
+    save_tokenizer(folder, &train_bpe(corpus, recipe.sizes.vocab, &world_added_tokens())?)?;
+    let tokenizer = Tokenizer::load(folder)?;
+    let config = config(recipe, &tokenizer)?;
+    let write = |name: &str, value: serde_json::Value| {
+        let path = folder.join(name);
+        std::fs::write(&path, format!("{value:#}\n")).with_context(|| format!("writing {}", path.display()))
+    };
+    write("config.json", config.to_hf())?;
+    let id = |token: &str| tokenizer.token_id(token);
+    write("generation_config.json", json!({"eos_token_id": id("<|im_end|>"), "pad_token_id": id("<|endoftext|>")}))?;
+    let size = recipe.sizes.image_size;
+    write(
+        "preprocessor_config.json",
+        json!({
+            "image_processor_type": "LlavaOnevisionImageProcessor", "do_convert_rgb": true, "do_resize": true, "do_rescale": true,
+            "do_normalize": true, "resample": 3, "rescale_factor": 1.0 / 255.0, "size": {"height": size, "width": size},
+            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
+        }),
+    )?;
+    weights::save(folder, &draw(&config, recipe.seed)?)?;
+    Ok(())
+}
+
+fn config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Config> {
+    let s = &recipe.sizes;
+    let ([hidden, intermediate, layers, heads, kv_heads], vision) = (s.decoder, s.vision);
+    let id = |token: &str| tokenizer.token_id(token).with_context(|| format!("the new tokenizer has no {token}"));
+    Ok(Config {
+        vision: VisionConfig {
+            hidden: vision[0],
+            intermediate: vision[1],
+            layers: vision[2],
+            heads: vision[3],
+            image_size: s.image_size,
+            patch: s.patch,
+            layer_norm_eps: 1e-6,
+        },
+        text: TextConfig {
+            hidden,
+            intermediate,
+            layers,
+            heads,
+            kv_heads,
+            head_dim: hidden / heads,
+            vocab: tokenizer.vocab_size(),
+            rope_theta: s.rope_theta,
+            rms_norm_eps: 1e-6,
+            max_positions: s.max_positions,
+            tied: true,
+        },
+        feature_layers: vec![vision[2]],
+        image_token: id("<image>")?,
+        video_token: id("<video>")?,
+    })
+}
+
+/// Random weights; maps that write into the residual stream start smaller by the square root of their number (GPT-2).
+fn draw(config: &Config, seed: u64) -> Result<Weights> {
+    let mut rng = ChaCha8Rng::seed_from_u64(seed);
+    let mut weights = Weights::new();
+    for (name, shape, init) in weights::table(config) {
+        let count = shape.iter().product();
+        let residual = |layers: usize| (2.0 * layers as f32).powf(-0.5);
+        let data = match init {
+            Init::One => vec![1.0; count],
+            Init::Zero => vec![0.0; count],
+            Init::Normal(deviation) => {
+                let scale = match name.as_str() {
+                    n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => residual(config.text.layers),
+                    n if n.ends_with("out_proj.weight") || n.ends_with("fc2.weight") => residual(config.vision.layers),
+                    _ => 1.0,
+                };
+                (0..count).map(|_| normal(&mut rng) * deviation * scale).collect()
+            }
+        };
+        weights.insert(name, Tensor::from_vec(data, shape, &Device::Cpu)?);
+    }
+    Ok(weights)
+}
+
+/// A standard normal number (Box and Muller).
+fn normal(rng: &mut ChaCha8Rng) -> f32 {
+    let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
+    libm::sqrtf(-2.0 * libm::logf(a)) * libm::cosf(std::f32::consts::TAU * b)
+}

@@ -1,0 +1,70 @@
+//! A quick look at skills while training: is the right answer what greedy decoding would say?
+//!
+//! Comes in: a suite of minimal pairs (validation split) and the network under training. Goes out: per skill the share of items whose
+//! answer is the likeliest token at every place, word for word. Stricter than grading a reply, and one forward pass per clip; the
+//! scores that are reported come from `eval`, which generates.
+
+use crate::sample::{Sample, Turn};
+use crate::train::encode::Encoder;
+use crate::world::suite::{Suite, SuitePair};
+use crate::world::{Posed, Renderer};
+use anyhow::{Context, Result};
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use utr_models::network::Network;
+
+/// Frames per clip.
+pub const FRAMES: usize = 32;
+
+/// The clip of an item as the model sees it in memory: 32 frames at `size` pixels, with its one question.
+pub fn sample(posed: &Posed, size: u32, id: &str) -> Sample {
+    let mut renderer = Renderer::new(&posed.script, size);
+    Sample {
+        id: id.to_string(),
+        frames: (0..FRAMES).map(|t| renderer.frame(t as f32)).collect(),
+        turns: vec![Turn { question: posed.item.question.clone(), answer: posed.item.answer.clone() }],
+    }
+}
+
+/// Some pairs of each skill of a suite.
+pub struct Validation {
+    pairs: Vec<SuitePair>,
+}
+
+impl Validation {
+    /// The first `pairs` pairs of each skill.
+    pub fn load(path: &Path, pairs: usize) -> Result<Self> {
+        let suite = Suite::load(path).with_context(|| format!("loading the validation suite {}", path.display()))?;
+        let count = pairs.min(suite.pairs_per_skill);
+        let pairs = suite.skills.iter().flat_map(|skill| (0..count).map(|n| suite.pair(*skill, n)).collect::<Vec<_>>());
+        Ok(Self { pairs: pairs.collect() })
+    }
+
+    /// Share of right items per skill, on the given one-thread pools.
+    pub fn run(&self, network: &Network, encoder: &Encoder, pools: &[rayon::ThreadPool]) -> Result<BTreeMap<String, f64>> {
+        let next = AtomicUsize::new(0);
+        let right: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::default();
+        let work = || -> Result<()> {
+            while let Some(pair) = self.pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let examples = (pair.twins.iter())
+                    .map(|posed| encoder.example(&sample(posed, network.config.vision.image_size as u32, &pair.id), &network.vision))
+                    .collect::<Result<Vec<_>>>()?;
+                // Spans come as trunk and branch of each example; only branches have targets.
+                let said = network.says(&examples)?.into_iter().skip(1).step_by(2).filter(|said| *said).count();
+                let mut right = right.lock().map_err(|_| anyhow::anyhow!("a validation worker panicked"))?;
+                let entry = right.entry(pair.skill.word().to_string()).or_default();
+                *entry = (entry.0 + said, entry.1 + examples.len());
+            }
+            Ok(())
+        };
+        let results: Vec<Result<()>> = std::thread::scope(|scope| {
+            let handles: Vec<_> = pools.iter().map(|pool| scope.spawn(|| pool.install(work))).collect();
+            handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a validation worker panicked")))).collect()
+        });
+        results.into_iter().collect::<Result<()>>()?;
+        let right = right.into_inner().map_err(|_| anyhow::anyhow!("a validation worker panicked"))?;
+        Ok(right.into_iter().map(|(skill, (right, all))| (skill, right as f64 / all.max(1) as f64)).collect())
+    }
+}

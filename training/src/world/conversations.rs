@@ -1,0 +1,318 @@
+//! From a world clip to what the trainer learns: tracks, and samples drawn in memory from a seed.
+//!
+//! Comes in: a script or a seed, and a [`Mix`]. Goes out: [`ClipTracks`] with the exact boxes and actions, and
+//! [`Sample`]s of rendered frames with skill questions, UTR queries, captions and short instructions. A shorter clip is a
+//! contiguous piece of the 32 steps, and only what that piece shows is asked. No files, no tokens.
+
+use rand::seq::{IndexedRandom, SliceRandom};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+
+use super::{
+    EventKind, Item, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, image_questions,
+    pair, questions, state_at, truth,
+};
+use crate::queries::{ClipTracks, Listing, QueryFrame, Track, TrackAction, TrackBox, caption, utr_turn};
+use crate::sample::{Sample, Turn};
+
+/// Side of the frames the shipped model sees, in pixels.
+pub const FRAME_SIZE: u32 = 64;
+/// Steps per second of a clip shot at 8 frames per second with two frames per step.
+pub const STEPS_PER_SECOND: f64 = 4.0;
+/// An object of which less than this share is seen has no box.
+const LEAST_VISIBLE: f32 = 0.2;
+/// A lasting action is told of a piece of the clip only where this many steps show it.
+const LEAST_LASTING: usize = 12;
+
+/// How many questions of each sort a sample carries, and which clips are drawn.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct Mix {
+    /// Skill questions (direction, order of events, …), spread over the skills of the clip.
+    pub skill_turns: usize,
+    /// UTR queries: one attribute in, the whole trajectory out.
+    pub utr_turns: usize,
+    /// Captions of the clip, of single frames, and lists of events.
+    pub caption_turns: usize,
+    /// Short questions on place, number and time.
+    pub instruction_turns: usize,
+    /// Share of samples whose clip is made for one skill (half of a minimal pair); the others are general clips.
+    pub pair_share: f64,
+    /// Skills that such clips are made for; empty means all.
+    pub skills: Vec<Skill>,
+    /// How boxes are listed.
+    pub listing: Listing,
+    /// Where the attribute of a UTR query is taken from.
+    pub query: QueryFrame,
+}
+
+impl Default for Mix {
+    fn default() -> Self {
+        Self {
+            skill_turns: 5,
+            utr_turns: 1,
+            caption_turns: 1,
+            instruction_turns: 2,
+            pair_share: 0.5,
+            skills: Vec::new(),
+            listing: Listing::default(),
+            query: QueryFrame::Random,
+        }
+    }
+}
+
+/// The tracks of a clip at the whole steps `first..first + frames`, numbered from 1, in pixels of a square frame.
+///
+/// Tracks come in the order of their first frame, then from left to right, with ids 1, 2, …
+pub fn world_tracks(script: &Script, video: &str, size: u32, first: usize, frames: usize) -> ClipTracks {
+    let times: Vec<f32> = (first..first + frames).map(|t| t as f32).collect();
+    world_tracks_at(script, &truth(script), video, size, &times, STEPS_PER_SECOND)
+}
+
+/// As [`world_tracks`], at any increasing times (in steps), `fps` of them a second.
+pub fn world_tracks_at(
+    script: &Script,
+    truth: &Truth,
+    video: &str,
+    size: u32,
+    times: &[f32],
+    fps: f64,
+) -> ClipTracks {
+    let states: Vec<_> = times.iter().map(|&t| state_at(script, t)).collect();
+    let object = |index: usize| {
+        let numbered = (1u32..).zip(&states).filter_map(|(frame, all)| Some((frame, all.get(index)?)));
+        let boxes: Vec<TrackBox> = numbered
+            .filter(|(_, s)| s.visibility >= LEAST_VISIBLE)
+            .filter_map(|(frame, s)| {
+                let xyxy = s.bbox?.map(|v| v * size as f32);
+                Some(TrackBox { frame, xyxy, score: s.visibility.min(1.0) })
+            })
+            .collect();
+        let (category, appearance) = looks(script, index)?;
+        let actions = shown_actions(truth, index, times);
+        (!boxes.is_empty()).then_some(Track { id: 0, category, appearance, boxes, actions })
+    };
+    let mut tracks: Vec<Track> = (0..script.objects.len()).filter_map(object).collect();
+    let place = |t: &Track| t.boxes.first().map_or((0, 0.0), |b| (b.frame, b.xyxy[0] + b.xyxy[2]));
+    tracks.sort_by(|a, b| {
+        let (a, b) = (place(a), place(b));
+        a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
+    });
+    (1u32..).zip(&mut tracks).for_each(|(id, t)| t.id = id);
+    ClipTracks { video: video.into(), fps, width: size, height: size, frames: times.len() as u32, tracks }
+}
+
+/// Category and appearance (size, surface, colour). What changes over the clip is left out, as in the world's own
+/// names: a size that pulses, a colour that cycles.
+fn looks(script: &Script, index: usize) -> Option<(String, String)> {
+    let object = script.objects.get(index)?;
+    let resizes = matches!(object.behaviour, super::Behaviour::Pulse { .. })
+        || object.events.iter().any(|e| matches!(e.kind, EventKind::Grow | EventKind::Shrink));
+    let mut words = Vec::new();
+    if !object.changes_colour() {
+        words.extend((!resizes).then(|| object.size.word()));
+        words.extend((object.texture != Texture::Plain).then(|| object.texture.word()));
+        words.push(object.colour.word());
+    }
+    Some((object.category.word().to_owned(), words.join(" ")))
+}
+
+/// The actions of an object that these times show: brief ones that lie inside with a step to spare, lasting ones that
+/// are seen for long enough.
+fn shown_actions(truth: &Truth, index: usize, times: &[f32]) -> Vec<TrackAction> {
+    let (Some(&from), Some(&to)) = (times.first(), times.last()) else { return Vec::new() };
+    let shown = |a: &&super::Action| {
+        let (start, end) = (a.start as f32, a.end as f32);
+        let overlap = (end.min(to) - start.max(from) + 1.0).max(0.0);
+        let whole = (from <= start - 1.0 || a.start == 0 && from <= 0.0)
+            && (end + 1.0 <= to || a.end + 1 == STEPS && to >= end);
+        let lasting = a.start <= 1 && a.end + 2 >= STEPS && overlap >= LEAST_LASTING as f32;
+        a.object == index && (whole || lasting)
+    };
+    let numbered = |a: &super::Action| {
+        let (low, high) = (a.start as f32, a.end as f32);
+        let mut inside = (1u32..).zip(times).filter(|(_, t)| (low..=high).contains(*t)).map(|(n, _)| n);
+        let start = inside.next()?;
+        Some(TrackAction { start, end: inside.last().unwrap_or(start), text: a.text.clone() })
+    };
+    let mut actions: Vec<TrackAction> = truth.actions.iter().filter(shown).filter_map(numbered).collect();
+    actions.sort_by_key(|a| a.start);
+    actions
+}
+
+/// A training sample: the clip of `seed` (take it from [`super::clip_seed`]), `frames` of its 32 steps drawn at
+/// [`FRAME_SIZE`], and questions as `mix` asks. Everything follows from the arguments.
+pub fn world_sample(seed: u64, mix: &Mix, config: &WorldConfig, frames: usize) -> Sample {
+    let frames = frames.clamp(1, STEPS);
+    // A stream of its own: the generator draws the clip from the bare seed.
+    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5A4D_504C_4500_0000);
+    let (script, posed) = draw_clip(seed, mix, config, &mut rng);
+    let first = rng.random_range(0..=STEPS - frames);
+    let id = format!("world-{seed:016x}-{frames}");
+    let tracks = world_tracks(&script, &id, FRAME_SIZE, first, frames);
+    let turns = turns(&script, posed, &tracks, mix, first, &mut rng);
+    let mut renderer = Renderer::new(&script, FRAME_SIZE);
+    let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
+    Sample { id, frames: drawn, turns }
+}
+
+fn draw_clip(seed: u64, mix: &Mix, config: &WorldConfig, rng: &mut ChaCha8Rng) -> (Script, Option<Item>) {
+    if !rng.random_bool(mix.pair_share.clamp(0.0, 1.0)) {
+        return (generate(seed, config), None);
+    }
+    let skills = if mix.skills.is_empty() { Skill::ALL } else { &mix.skills };
+    let skill = skills.choose(rng).copied().unwrap_or(Skill::Direction);
+    let [a, b] = pair(skill, seed, config);
+    let posed = if rng.random() { a } else { b };
+    (posed.script, Some(posed.item))
+}
+
+/// The sample's questions, at least one.
+fn turns(
+    script: &Script,
+    posed: Option<Item>,
+    tracks: &ClipTracks,
+    mix: &Mix,
+    first: usize,
+    rng: &mut ChaCha8Rng,
+) -> Vec<Turn> {
+    let last = first + tracks.frames as usize - 1;
+    let shown = |item: &Item| {
+        let [from, to] = item.window;
+        first <= from && to <= last && (tracks.frames > 1 || item.skill.is_static())
+    };
+    let asked = if first == last { image_questions(script, first, rng) } else { questions(script, rng) };
+    let mut items: Vec<Item> = asked.into_iter().filter(&shown).collect();
+    items.shuffle(rng);
+    let posed = posed.filter(&shown);
+    let mut turns = skill_turns(posed, items, mix.skill_turns);
+    let mut asked: Vec<&Track> = tracks.tracks.iter().collect();
+    asked.shuffle(rng);
+    let utr = asked.iter().filter_map(|t| utr_turn(tracks, t, mix.query, &mix.listing, rng).map(|u| u.turn));
+    turns.extend(utr.take(mix.utr_turns).collect::<Vec<_>>());
+    turns.extend(captions(tracks, mix, rng));
+    let wanted = turns.len() + mix.instruction_turns;
+    turns.extend(caption::instructions(tracks, &mix.listing, rng));
+    turns.truncate(wanted.max(1));
+    turns
+}
+
+/// The posed question first, then the others in turn over the skills; none twice.
+fn skill_turns(posed: Option<Item>, items: Vec<Item>, wanted: usize) -> Vec<Turn> {
+    let mut chosen: Vec<Item> = posed.into_iter().collect();
+    let mut rest = items;
+    while chosen.len() < wanted && !rest.is_empty() {
+        // The skill that has been asked least so far; among equals the first of the shuffled list.
+        let asked = |skill: Skill| chosen.iter().filter(|c| c.skill == skill).count();
+        let Some(next) = (0..rest.len()).min_by_key(|&i| asked(rest[i].skill)) else { break };
+        let item = rest.swap_remove(next);
+        if chosen.iter().all(|c| c.question != item.question) {
+            chosen.push(item);
+        }
+    }
+    chosen.truncate(wanted);
+    chosen.into_iter().map(|i| Turn { question: i.question, answer: i.answer }).collect()
+}
+
+fn captions(tracks: &ClipTracks, mix: &Mix, rng: &mut ChaCha8Rng) -> Vec<Turn> {
+    let mut made = Vec::new();
+    for _ in 0..mix.caption_turns * 2 {
+        if made.len() >= mix.caption_turns {
+            break;
+        }
+        let frame = rng.random_range(1..=tracks.frames);
+        let told = match rng.random_range(0..3) {
+            0 => caption::clip_caption(tracks, rng),
+            1 => caption::events(tracks, rng),
+            _ => Some(caption::frame_caption(tracks, frame, &mix.listing, rng)),
+        };
+        let told = told.unwrap_or_else(|| caption::frame_caption(tracks, frame, &mix.listing, rng));
+        if made.iter().all(|t: &Turn| t.answer != told.answer) {
+            made.push(told);
+        }
+    }
+    made
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::queries::trajectory::parse_all;
+    use crate::world::{Split, clip_seed};
+
+    fn sample(index: u64, frames: usize) -> Sample {
+        world_sample(clip_seed(Split::Train, index), &Mix::default(), &WorldConfig::full(), frames)
+    }
+
+    #[test]
+    fn a_seed_gives_the_same_sample_and_another_seed_another() {
+        let (a, b, c) = (sample(3, 32), sample(3, 32), sample(4, 32));
+        assert_eq!((&a.turns, &a.frames), (&b.turns, &b.frames));
+        assert_ne!(a.frames, c.frames);
+    }
+
+    #[test]
+    fn clips_of_every_length_have_frames_and_questions_that_name_only_their_frames() {
+        for index in 0..40 {
+            let frames = [1, 2, 7, 16, 32][index as usize % 5];
+            let sample = sample(index, frames);
+            assert_eq!(sample.frames.len(), frames);
+            assert!(sample.frames.iter().all(|f| f.width == 64 && f.height == 64));
+            assert!(!sample.turns.is_empty());
+            for turn in &sample.turns {
+                assert!(!turn.question.is_empty() && !turn.answer.is_empty(), "{turn:?}");
+                for trajectory in parse_all(&turn.answer).unwrap() {
+                    assert!(
+                        trajectory.points.iter().all(|(f, _)| (1..=frames as u32).contains(f)),
+                        "{turn:?}"
+                    );
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn the_mix_decides_how_many_turns_there_are() {
+        let mix =
+            Mix { skill_turns: 3, utr_turns: 2, caption_turns: 1, instruction_turns: 1, ..Mix::default() };
+        let counts = (0..30u64)
+            .map(|i| world_sample(clip_seed(Split::Train, i), &mix, &WorldConfig::full(), 32).turns.len());
+        let counts: Vec<usize> = counts.collect();
+        assert!(counts.iter().all(|&n| (1..=7).contains(&n)), "{counts:?}");
+        assert!(counts.iter().sum::<usize>() > 30 * 5, "{counts:?}");
+    }
+
+    #[test]
+    fn tracks_lie_in_the_frame_and_are_numbered_from_left_to_right() {
+        for index in 0..20 {
+            let script = generate(clip_seed(Split::Train, index), &WorldConfig::full());
+            let clip = world_tracks(&script, "c", 64, 0, STEPS);
+            assert_eq!((clip.frames, clip.fps), (32, 4.0));
+            assert!(clip.tracks.iter().zip(1..).all(|(t, id)| t.id == id));
+            for track in &clip.tracks {
+                assert!(track.boxes.windows(2).all(|w| w[0].frame < w[1].frame));
+                assert!(track.boxes.iter().all(|b| b.xyxy.iter().all(|v| (0.0..=64.0).contains(v))));
+                assert!(track.actions.iter().all(|a| 1 <= a.start && a.start <= a.end && a.end <= 32));
+            }
+        }
+    }
+
+    #[test]
+    fn a_mix_refuses_unknown_keys() {
+        assert!(toml::from_str::<Mix>("skill_turns = 2").is_ok());
+        assert!(toml::from_str::<Mix>("skills_turns = 2").is_err());
+    }
+
+    /// Prints what a sample says and how fast samples are made; run with `--nocapture`.
+    #[test]
+    fn samples_are_made_fast() {
+        for turn in sample(1, 32).turns.iter().chain(&sample(2, 1).turns) {
+            println!("Q: {}\nA: {}", turn.question, turn.answer);
+        }
+        let started = std::time::Instant::now();
+        let turns: usize = (100..200).map(|i| sample(i, 32).turns.len()).sum();
+        let seconds = started.elapsed().as_secs_f64();
+        println!("{:.0} samples/s on one core, {:.1} turns each", 100.0 / seconds, turns as f64 / 100.0);
+    }
+}

@@ -1,0 +1,140 @@
+//! What a viewer could write down about single frames of a clip: the rows the ceilings are fitted on.
+//!
+//! Comes in: a clip's state at a step and the question's words. Goes out: numbers per frame, and order-free statistics of
+//! all frames. Only visible state is used (position, size, angle, colour, visibility); behaviours, events and the script's
+//! own order of objects never are. Objects that look the same are listed from left to right, since no viewer of one
+//! frame can tell which is which.
+
+use super::{Item, ObjectState, STEPS, Script, state_at};
+
+/// Objects described one by one; further ones only count in the totals.
+const SLOTS: usize = 6;
+/// Numbers per object and frame.
+const PER_SLOT: usize = 12;
+/// Numbers per frame: the slots, the first two slots relative to each other, totals.
+pub const PER_FRAME: usize = SLOTS * PER_SLOT + 3 + 3;
+/// Values at these shares of the sorted 32 stand for the distribution of a number over the frames.
+const QUANTILES: [usize; 7] = [0, 3, 8, 16, 23, 28, 31];
+/// Statistics of one number over the frames: the quantiles, mean, spread, and number of frames near the largest.
+const PER_NUMBER: usize = QUANTILES.len() + 3;
+/// Products of two numbers of the first slots, averaged over frames: the joint statistics of a bag.
+const JOINT: usize = 12;
+/// Width of [`Observed::bag`].
+pub const PER_BAG: usize = PER_FRAME * PER_NUMBER + JOINT * JOINT;
+
+/// A clip as seen by the viewer of a question.
+pub struct Observed {
+    frames: Vec<[f32; PER_FRAME]>,
+    /// The objects of the slots, as script indices, where they keep their slot through the clip.
+    pub slots: Vec<usize>,
+}
+
+/// The script indices of the objects in slot order: those the question names, in its order; then the others by looks.
+fn slot_order(script: &Script, item: &Item) -> Vec<usize> {
+    let named_at = |&i: &usize| item.question.find(&script.name(i));
+    let mut order: Vec<usize> = (0..script.objects.len()).collect();
+    let looks = |i: usize| script.objects.get(i).map(|o| (o.category, o.colour, o.size, o.texture));
+    order.sort_by_key(|i| (named_at(i).is_none(), named_at(i), looks(*i)));
+    order
+}
+
+/// Whether some objects of the clip cannot be told apart.
+fn has_identical(script: &Script) -> bool {
+    script.objects.iter().any(|o| o.identical)
+}
+
+impl Observed {
+    /// Looks at all 32 frames.
+    pub fn new(script: &Script, item: &Item) -> Self {
+        let slots = slot_order(script, item);
+        let per_frame = |t: usize| {
+            let states = state_at(script, t as f32);
+            let mut order = slots.clone();
+            if has_identical(script) {
+                let x = |i: &usize| states.get(*i).map_or(0.0, |s| s.centre[0]);
+                let same = |i: &usize| script.objects.get(*i).is_some_and(|o| o.identical);
+                order.sort_by(|a, b| same(b).cmp(&same(a)).then(x(a).total_cmp(&x(b))));
+            }
+            frame_row(&states, &order)
+        };
+        Self { frames: (0..STEPS).map(per_frame).collect(), slots }
+    }
+
+    /// The numbers of the frames at `positions`, and for each pair of neighbouring positions their differences.
+    pub fn at(&self, positions: &[usize], row: &mut Vec<f32>) {
+        let frames: Vec<&[f32; PER_FRAME]> = positions.iter().filter_map(|&p| self.frames.get(p)).collect();
+        frames.iter().for_each(|f| row.extend_from_slice(&f[..]));
+        for pair in frames.windows(2) {
+            if let [a, b] = pair {
+                row.extend(a.iter().zip(b.iter()).map(|(a, b)| b - a));
+            }
+        }
+    }
+
+    /// Numbers that do not depend on the order of the frames.
+    pub fn bag(&self, row: &mut Vec<f32>) {
+        for number in 0..PER_FRAME {
+            let mut values: Vec<f32> = self.frames.iter().map(|f| f[number]).collect();
+            values.sort_by(f32::total_cmp);
+            row.extend(QUANTILES.iter().map(|&q| values[q.min(values.len() - 1)]));
+            let mean = values.iter().sum::<f32>() / STEPS as f32;
+            let spread = values.iter().map(|v| (v - mean) * (v - mean)).sum::<f32>() / STEPS as f32;
+            let top = values.last().copied().unwrap_or_default();
+            let bottom = values.first().copied().unwrap_or_default();
+            let near = values.iter().filter(|v| top - **v < 0.25 * (top - bottom)).count();
+            row.extend([mean, spread.sqrt(), near as f32]);
+        }
+        for a in 0..JOINT {
+            for b in 0..JOINT {
+                // The first slot with itself above the diagonal, with the second slot elsewhere.
+                let other = if b > a { b } else { PER_SLOT + b };
+                row.push(self.frames.iter().map(|f| f[a] * f[other]).sum::<f32>() / STEPS as f32);
+            }
+        }
+    }
+}
+
+/// Columns of `count` neighbouring positions in [`Observed::at`].
+pub fn width_at(count: usize) -> usize {
+    PER_FRAME * (count + count.saturating_sub(1))
+}
+
+fn frame_row(states: &[ObjectState], order: &[usize]) -> [f32; PER_FRAME] {
+    let mut row = [0.0; PER_FRAME];
+    let seen = |i: usize| states.get(i).filter(|s| s.present && s.visibility > 0.05);
+    for (slot, &index) in order.iter().take(SLOTS).enumerate() {
+        if let Some(state) = seen(index) {
+            row[slot * PER_SLOT..(slot + 1) * PER_SLOT].copy_from_slice(&slot_row(state));
+        }
+    }
+    let relative = SLOTS * PER_SLOT;
+    if let (Some(a), Some(b)) = (order.first().and_then(|&i| seen(i)), order.get(1).and_then(|&i| seen(i))) {
+        let [dx, dy] = [b.centre[0] - a.centre[0], b.centre[1] - a.centre[1]];
+        row[relative..relative + 3].copy_from_slice(&[dx, dy, (dx * dx + dy * dy).sqrt()]);
+    }
+    let all: Vec<&ObjectState> = (0..states.len()).filter_map(seen).collect();
+    row[relative + 3] = all.len() as f32;
+    row[relative + 4] = all.iter().filter(|s| s.flash).count() as f32;
+    row[relative + 5] = all.iter().map(|s| s.half).sum();
+    row
+}
+
+fn slot_row(state: &ObjectState) -> [f32; PER_SLOT] {
+    let turn = state.angle * std::f32::consts::PI / 180.0;
+    let [r, g, b] = state.rgb.map(|v| f32::from(v) / 255.0);
+    let [x, y] = state.centre;
+    [
+        1.0,
+        x,
+        y,
+        state.half,
+        libm::sinf(turn),
+        libm::cosf(turn),
+        r,
+        g,
+        b,
+        f32::from(u8::from(state.flash)),
+        state.visibility,
+        state.half * state.visibility,
+    ]
+}
