@@ -1,10 +1,11 @@
 //! From an RGB picture of any size to the tensor the vision tower reads.
 //!
 //! Comes in: [`RgbFrame`] and a `preprocessor_config.json`. Goes out: a resized [`RgbFrame`] and (3, H, W) f32 pixels.
-//! The resize repeats Pillow's bicubic filter bit for bit: separable, horizontal pass first, antialiased support,
+//! The resize repeats Pillow's bicubic filter bit for bit: separable, antialiased support,
 //! fixed-point weights, bytes between the passes (reference.md §1.1). The aspect ratio is not kept, nothing is cropped
 //! or padded: that is how SigLIP for LLaVA-OneVision sees a frame. No colour conversion happens here.
 
+use std::borrow::Cow;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -125,22 +126,40 @@ impl Preprocessor {
 }
 
 /// Resizes to `(height, width)` exactly as Pillow's `Image.resize(.., BICUBIC)`; a pass is skipped where that side is kept.
+///
+/// The order of the passes decides roundings in between. Pillow 13 starts with the vertical one where the rows to lose
+/// outnumber the columns to lose more than twice, a tall clip for instance; until Pillow 12 the horizontal one is always first.
 pub fn resize(frame: &RgbFrame, (height, width): (usize, usize)) -> Result<RgbFrame> {
     if height == 0 || width == 0 {
         return Err(Error::Argument(format!(
             "cannot resize to {width}x{height}: both sides must be above zero"
         )));
     }
-    let wide = if width == frame.width {
-        None
+    let resized = if vertical_first(frame, height, width) {
+        resize_width(resize_height(Cow::Borrowed(frame), height)?, width)?
     } else {
-        Some(RgbFrame::new(width, frame.height, resample_rows(frame, width))?)
+        resize_height(resize_width(Cow::Borrowed(frame), width)?, height)?
     };
-    let source = wide.as_ref().unwrap_or(frame);
-    if height == source.height {
-        return Ok(source.clone());
+    Ok(resized.into_owned())
+}
+
+/// Pillow's rule, as measured on 13.0.0.
+fn vertical_first(frame: &RgbFrame, height: usize, width: usize) -> bool {
+    frame.height > height && frame.height + 2 * width > height + 2 * frame.width
+}
+
+fn resize_width(frame: Cow<'_, RgbFrame>, width: usize) -> Result<Cow<'_, RgbFrame>> {
+    if frame.width == width {
+        return Ok(frame);
     }
-    RgbFrame::new(width, height, resample_columns(source, height))
+    Ok(Cow::Owned(RgbFrame::new(width, frame.height, resample_rows(&frame, width))?))
+}
+
+fn resize_height(frame: Cow<'_, RgbFrame>, height: usize) -> Result<Cow<'_, RgbFrame>> {
+    if frame.height == height {
+        return Ok(frame);
+    }
+    Ok(Cow::Owned(RgbFrame::new(frame.width, height, resample_columns(&frame, height))?))
 }
 
 /// The source samples one output sample reads: `weights[i]` belongs to source index `start + i`.
@@ -289,7 +308,8 @@ mod tests {
             let source = RgbFrame::new(w, h, take(w * h * 3)).unwrap();
             let expected = take(ow * oh * 3);
             let found = resize(&source, (oh, ow)).unwrap();
-            assert_eq!(found.data, expected, "{w}x{h} -> {ow}x{oh} differs from Pillow");
+            let differ = found.data.iter().zip(&expected).filter(|(a, b)| a != b).count();
+            assert_eq!(differ, 0, "{w}x{h} -> {ow}x{oh}: bytes that differ from Pillow");
         }
         assert_eq!(at, bytes.len());
     }
