@@ -3,12 +3,13 @@
 //! In: a [`Script`]. Out: [`Fact`]s in played time, without wording. Left out: what is hidden, out of view, ambiguous or not nameable.
 //! Visibility is judged alike in both directions of time. Random choices only concern alternatives that no twin fixes.
 
-use rand::Rng;
-use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 
 use super::motion::{ObjectState, state_at};
-use super::script::{Behaviour, Category, Colour, Event, EventKind, LAST_STEP, STEPS, Script, Skill};
+use super::scene_facts::{
+    attribute_facts, colour_fact, location_fact, moving_count_fact, shuffle_fact, visit_fact,
+};
+use super::script::{Behaviour, Event, EventKind, LAST_STEP, STEPS, Script, Skill};
 use super::truth::{routine_events, shown_steps};
 
 /// Something that is true, with the false alternative.
@@ -32,7 +33,7 @@ pub struct Fact {
 
 /// The states of a clip at its sampled steps, kept to judge what can be seen.
 pub struct Seen {
-    steps: Vec<Vec<ObjectState>>,
+    pub(super) steps: Vec<Vec<ObjectState>>,
 }
 
 impl Seen {
@@ -42,28 +43,28 @@ impl Seen {
     }
 
     /// Share of `object` seen at `step`, 0 where it is absent.
-    fn share(&self, object: usize, step: usize) -> f32 {
+    pub(super) fn share(&self, object: usize, step: usize) -> f32 {
         self.steps.get(step).and_then(|s| s.get(object)).map_or(0.0, |s| s.visibility)
     }
 
     /// Steps from `from` to `to` on which at least half of `object` is seen.
-    fn count(&self, object: usize, from: usize, to: usize) -> usize {
+    pub(super) fn count(&self, object: usize, from: usize, to: usize) -> usize {
         (from..=to).filter(|&s| self.share(object, s) >= 0.5).count()
     }
 
-    fn always(&self, object: usize) -> bool {
+    pub(super) fn always(&self, object: usize) -> bool {
         self.count(object, 0, STEPS - 1) == STEPS
     }
 
     /// The first `length` steps in a row that show `object`.
-    fn stretch(&self, object: usize, length: usize) -> Option<[usize; 2]> {
+    pub(super) fn stretch(&self, object: usize, length: usize) -> Option<[usize; 2]> {
         (0..=STEPS.checked_sub(length)?)
             .find(|&from| self.count(object, from, from + length - 1) == length)
             .map(|from| [from, from + length - 1])
     }
 
     /// Whether a transient event shows: the object is seen just before, just after and (unless it blinks) during it.
-    fn shows(&self, object: usize, event: &Event) -> bool {
+    pub(super) fn shows(&self, object: usize, event: &Event) -> bool {
         let Some([first, last]) = shown_steps(event.start, event.end()) else { return false };
         let rest = [first.saturating_sub(1), (last + 1).min(STEPS - 1)];
         rest.iter().all(|&s| self.share(object, s) >= 0.6)
@@ -71,17 +72,17 @@ impl Seen {
     }
 }
 
-fn is_transient(kind: EventKind) -> bool {
+pub(super) fn is_transient(kind: EventKind) -> bool {
     use EventKind::*;
     matches!(kind, Hop | Blink | Flash | Swell | Spin)
 }
 
-fn window_of(event: &Event) -> [usize; 2] {
+pub(super) fn window_of(event: &Event) -> [usize; 2] {
     let [first, last] = shown_steps(event.start, event.end()).unwrap_or([0, STEPS - 1]);
     [first.saturating_sub(1), (last + 1).min(STEPS - 1)]
 }
 
-fn texts<const N: usize>(words: [&str; N]) -> Vec<String> {
+pub(super) fn texts<const N: usize>(words: [&str; N]) -> Vec<String> {
     words.map(String::from).to_vec()
 }
 
@@ -89,7 +90,7 @@ fn the(script: &Script, index: usize) -> String {
     format!("the {}", script.name(index))
 }
 
-const WHOLE: [usize; 2] = [0, STEPS - 1];
+pub(super) const WHOLE: [usize; 2] = [0, STEPS - 1];
 
 /// All decidable facts of a clip.
 pub fn facts(script: &Script, rng: &mut ChaCha8Rng) -> Vec<Fact> {
@@ -98,7 +99,8 @@ pub fn facts(script: &Script, rng: &mut ChaCha8Rng) -> Vec<Fact> {
     let named: Vec<usize> = (0..script.objects.len()).filter(|i| !trio.contains(i)).collect();
     let mut facts = Vec::new();
     for &index in &named {
-        facts.extend(behaviour_fact(script, &seen, index));
+        facts.extend(travel_fact(script, &seen, index));
+        facts.extend(change_fact(script, &seen, index));
         facts.extend(event_facts(script, &seen, index));
         facts.extend(visit_fact(script, &seen, index, rng));
         facts.extend(colour_fact(script, &seen, index, rng));
@@ -111,18 +113,27 @@ pub fn facts(script: &Script, rng: &mut ChaCha8Rng) -> Vec<Fact> {
     facts
 }
 
-/// Facts of what an object does all the time.
-fn behaviour_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
+/// How an object travels.
+fn travel_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
     let name = script.name(index);
     let fact = |skill, window, slots: Vec<String>, [right, twin]: [&str; 2], options: Vec<String>| {
-        Some(Fact { skill, subjects: vec![index], window, slots, options, right: right.into(), twin: twin.into() })
+        Some(Fact {
+            skill,
+            subjects: vec![index],
+            window,
+            slots,
+            options,
+            right: right.into(),
+            twin: twin.into(),
+        })
     };
     let pair = |right: bool, [yes, no]: [&'static str; 2]| if right { [yes, no] } else { [no, yes] };
     let visible = seen.count(index, 0, STEPS - 1);
     match script.played_behaviour(index) {
         Behaviour::Scroll { heading, .. } => {
             let window = seen.stretch(index, 4)?;
-            let options = if heading.is_horizontal() { texts(["left", "right"]) } else { texts(["up", "down"]) };
+            let options =
+                if heading.is_horizontal() { texts(["left", "right"]) } else { texts(["up", "down"]) };
             (visible >= 14).then_some(())?;
             fact(Skill::Direction, window, vec![name], [heading.word(), heading.opposite().word()], options)
         }
@@ -137,6 +148,36 @@ fn behaviour_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             let words = ["clockwise", "anticlockwise"];
             fact(Skill::Rotation, window, vec![name], pair(clockwise, words), texts(words))
         }
+        Behaviour::Follow { leader, gap } => {
+            (visible >= 14 && seen.count(leader, 0, STEPS - 1) >= 14).then_some(())?;
+            let (me, other) = (the(script, index), the(script, leader));
+            let mut options = vec![me.clone(), other.clone()];
+            options.sort();
+            let (right, twin) = if gap < 0.0 { (me, other) } else { (other, me) };
+            let subjects = vec![leader.min(index), leader.max(index)];
+            Some(Fact { skill: Skill::Follow, subjects, window: WHOLE, slots: vec![], options, right, twin })
+        }
+        _ => None,
+    }
+}
+
+/// How an object changes in place, again and again.
+fn change_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
+    let name = script.name(index);
+    let fact = |skill, window, slots: Vec<String>, [right, twin]: [&str; 2], options: Vec<String>| {
+        Some(Fact {
+            skill,
+            subjects: vec![index],
+            window,
+            slots,
+            options,
+            right: right.into(),
+            twin: twin.into(),
+        })
+    };
+    let pair = |right: bool, [yes, no]: [&'static str; 2]| if right { [yes, no] } else { [no, yes] };
+    let visible = seen.count(index, 0, STEPS - 1);
+    match script.played_behaviour(index) {
         Behaviour::Pulse { growing, .. } => {
             let window = seen.stretch(index, 4)?;
             (visible >= 22).then_some(())?;
@@ -151,7 +192,13 @@ fn behaviour_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             let (after, before) = (colours[(first + 1) % 3].word(), colours[(first + 2) % 3].word());
             let mut options = texts([after, before]);
             options.sort();
-            fact(Skill::AttributeChange, window, vec![name, colours[first].word().into()], [after, before], options)
+            fact(
+                Skill::AttributeChange,
+                window,
+                vec![name, colours[first].word().into()],
+                [after, before],
+                options,
+            )
         }
         Behaviour::Routine { events, dwell, .. } => {
             let base = script.objects.get(index)?.behaviour;
@@ -163,15 +210,6 @@ fn behaviour_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             let mut options = vec![after.clone(), before.clone()];
             options.sort();
             fact(Skill::ActionSequence, window, vec![name, events[first].verb()], [&after, &before], options)
-        }
-        Behaviour::Follow { leader, gap } => {
-            (visible >= 14 && seen.count(leader, 0, STEPS - 1) >= 14).then_some(())?;
-            let (me, other) = (the(script, index), the(script, leader));
-            let mut options = vec![me.clone(), other.clone()];
-            options.sort();
-            let (right, twin) = if gap < 0.0 { (me, other) } else { (other, me) };
-            let subjects = vec![leader.min(index), leader.max(index)];
-            Some(Fact { skill: Skill::Follow, subjects, window: WHOLE, slots: vec![], options, right, twin })
         }
         _ => None,
     }
@@ -255,220 +293,6 @@ fn order_facts(script: &Script, seen: &Seen, named: &[usize]) -> Vec<Fact> {
                 twin: options[twin].clone(),
                 options,
             });
-        }
-    }
-    facts
-}
-
-/// An object that is seen for some steps only.
-fn visit_fact(script: &Script, seen: &Seen, index: usize, rng: &mut ChaCha8Rng) -> Option<Fact> {
-    let events = script.played_events(index);
-    let [Event { kind: EventKind::Appear, start, .. }, Event { kind: EventKind::Disappear, start: end, .. }] =
-        events[..]
-    else {
-        return None;
-    };
-    let (from, to) = (start as usize + 1, end as usize);
-    (seen.count(index, from, to) == to + 1 - from).then_some(())?;
-    let mut absent: Vec<String> = Vec::new();
-    for &category in Category::ALL {
-        // Whatever could be named like something in the clip is no fair alternative.
-        for &colour in Colour::ALL {
-            let taken = |o: &super::script::ObjectSpec| {
-                o.category == category && (o.colour == colour || o.changes_colour() || o.identical)
-            };
-            if !script.objects.iter().any(taken) {
-                absent.push(format!("a {} {}", colour.word(), category.word()));
-            }
-        }
-    }
-    let twin = absent.choose(rng)?.clone();
-    let right = format!("a {}", script.name(index));
-    let mut options = vec![right.clone(), twin.clone()];
-    options.sort();
-    let window = [from.saturating_sub(1), (to + 1).min(STEPS - 1)];
-    Some(Fact { skill: Skill::Existence, subjects: vec![index], window, slots: vec![], options, right, twin })
-}
-
-/// Where the marked one of three equal objects ends.
-fn shuffle_fact(script: &Script, seen: &Seen, trio: &[usize], rng: &mut ChaCha8Rng) -> Option<Fact> {
-    (trio.len() == 3 && trio.iter().all(|&i| seen.always(i))).then_some(())?;
-    let flashes = |&&i: &&usize| script.played_events(i).iter().any(|e| e.kind == EventKind::Flash && e.end() < 8.0);
-    let marked = *trio.iter().find(flashes)?;
-    let places = ["left", "middle", "right"];
-    let last = seen.steps.last()?;
-    let rank = |i: usize| trio.iter().filter(|&&j| last[j].centre[0] < last[i].centre[0]).count();
-    let right = places[rank(marked)];
-    let twin = *places.iter().filter(|&&p| p != right).collect::<Vec<_>>().choose(rng)?;
-    Some(Fact {
-        skill: Skill::ObjectShuffle,
-        subjects: trio.to_vec(),
-        window: WHOLE,
-        slots: vec![script.objects[marked].category.word().into()],
-        options: texts(places),
-        right: right.into(),
-        twin: twin.to_string(),
-    })
-}
-
-/// How many objects travel, where that is beyond doubt for all.
-fn moving_count_fact(script: &Script, seen: &Seen, rng: &mut ChaCha8Rng) -> Option<Fact> {
-    let mut count = 0;
-    for (index, object) in script.objects.iter().enumerate() {
-        let travels = object.behaviour.travels()?;
-        (object.events.is_empty() && seen.count(index, 0, STEPS - 1) >= 14).then_some(())?;
-        count += usize::from(travels);
-    }
-    let most = script.objects.len().clamp(3, 4);
-    (count <= most).then_some(())?;
-    let others: Vec<usize> = (0..=most).filter(|&n| n != count).collect();
-    Some(Fact {
-        skill: Skill::MovingCount,
-        subjects: (0..script.objects.len()).collect(),
-        window: WHOLE,
-        slots: vec![],
-        options: (0..=most).map(|n| n.to_string()).collect(),
-        right: count.to_string(),
-        twin: others.choose(rng)?.to_string(),
-    })
-}
-
-/// The colour or shape of the only object that does something.
-fn attribute_facts(script: &Script, seen: &Seen, named: &[usize], rng: &mut ChaCha8Rng) -> Vec<Fact> {
-    let mut facts = Vec::new();
-    if named.len() != script.objects.len() || named.len() < 2 {
-        return facts;
-    }
-    // (who, verb, window) of everything that could be asked about.
-    let mut deeds: Vec<(usize, String, [usize; 2])> = Vec::new();
-    for &index in named {
-        let object = &script.objects[index];
-        let events = script.played_events(index);
-        let routine: Vec<Event> = routine_events(&object.behaviour);
-        for kind in events.iter().chain(&routine).map(|e| e.kind).filter(|k| is_transient(*k)) {
-            if !deeds.iter().any(|(i, verb, _)| *i == index && *verb == kind.verb()) {
-                let window = events.iter().find(|e| e.kind == kind).map_or(WHOLE, window_of);
-                deeds.push((index, kind.verb(), window));
-            }
-        }
-        if object.behaviour.travels() == Some(true) {
-            deeds.push((index, "moves".into(), WHOLE));
-        }
-    }
-    for (index, verb, window) in &deeds {
-        let object = &script.objects[*index];
-        let shown = match script.played_events(*index).iter().find(|e| e.kind.verb() == *verb) {
-            Some(event) => seen.shows(*index, event),
-            None => seen.count(*index, 0, STEPS - 1) >= 20,
-        };
-        if deeds.iter().filter(|d| d.1 == *verb).count() != 1 || !shown || object.changes_colour() {
-            continue;
-        }
-        let others: Vec<usize> = named.iter().copied().filter(|i| i != index).collect();
-        let Some(other) = others.choose(rng).map(|&i| &script.objects[i]) else { continue };
-        let by_colour = object.colour != other.colour && (object.category == other.category || rng.random());
-        if by_colour && other.changes_colour() {
-            continue;
-        }
-        let (word, right, twin) = if by_colour {
-            ("colour", object.colour.word(), other.colour.word())
-        } else {
-            ("shape", object.category.word(), other.category.word())
-        };
-        if right == twin {
-            continue;
-        }
-        let mut options = texts([right, twin]);
-        options.sort();
-        facts.push(Fact {
-            skill: Skill::MovingAttribute,
-            subjects: vec![*index],
-            window: *window,
-            slots: vec![word.into(), verb.clone()],
-            options,
-            right: right.into(),
-            twin: twin.into(),
-        });
-    }
-    facts
-}
-
-/// The colour of an object that rests in full view.
-fn colour_fact(script: &Script, seen: &Seen, index: usize, rng: &mut ChaCha8Rng) -> Option<Fact> {
-    let object = script.objects.get(index)?;
-    let alone = script.objects.iter().filter(|o| o.category == object.category).count() == 1;
-    let resting = object.behaviour == Behaviour::Still && object.events.is_empty();
-    (alone && resting && seen.always(index)).then_some(())?;
-    Some(colour_of(object.category, object.colour, index, WHOLE, rng))
-}
-
-fn colour_of(category: Category, colour: Colour, index: usize, window: [usize; 2], rng: &mut ChaCha8Rng) -> Fact {
-    let others: Vec<Colour> = Colour::ALL.iter().copied().filter(|&c| c != colour).collect();
-    let twin = others.choose(rng).copied().unwrap_or(Colour::Red);
-    let mut options = texts([colour.word(), twin.word()]);
-    options.sort();
-    Fact {
-        skill: Skill::Attribute,
-        subjects: vec![index],
-        window,
-        slots: vec!["colour".into(), category.word().into()],
-        options,
-        right: colour.word().into(),
-        twin: twin.word().into(),
-    }
-}
-
-/// How two resting objects lie to each other.
-fn location_fact(script: &Script, seen: &Seen, named: &[usize], rng: &mut ChaCha8Rng) -> Option<Fact> {
-    let rests = |i: &&usize| {
-        let o = &script.objects[**i];
-        o.behaviour == Behaviour::Still && o.events.is_empty() && seen.always(**i)
-    };
-    let resting: Vec<usize> = named.iter().filter(rests).copied().collect();
-    let [a, b] = resting[..] else { return None };
-    relation(script, a, b, seen.steps.first()?, WHOLE, rng)
-}
-
-/// Left, right, above or below, along a random axis where the centres are at least 0.2 apart.
-fn relation(
-    script: &Script, a: usize, b: usize, states: &[ObjectState], window: [usize; 2], rng: &mut ChaCha8Rng,
-) -> Option<Fact> {
-    let (p, q) = (states.get(a)?.centre, states.get(b)?.centre);
-    let axes: Vec<usize> = (0..2).filter(|&i| (p[i] - q[i]).abs() >= 0.2).collect();
-    let axis = *axes.choose(rng)?;
-    let words = if axis == 0 { ["left of", "right of"] } else { ["above", "below"] };
-    let (right, twin) = if p[axis] < q[axis] { (words[0], words[1]) } else { (words[1], words[0]) };
-    Some(Fact {
-        skill: Skill::Location,
-        subjects: vec![a, b],
-        window,
-        slots: vec![script.name(a), script.name(b)],
-        options: texts(words),
-        right: right.into(),
-        twin: twin.into(),
-    })
-}
-
-/// Facts that one frame shows: colours and relations of whatever is in full view at `step`.
-pub fn image_facts(script: &Script, step: usize, rng: &mut ChaCha8Rng) -> Vec<Fact> {
-    let states = state_at(script, step.min(STEPS - 1) as f32);
-    let clear = |i: &usize| {
-        let o = &script.objects[*i];
-        states[*i].visibility >= 0.75 && !states[*i].flash && !o.changes_colour() && !o.identical
-    };
-    let visible: Vec<usize> = (0..states.len()).filter(clear).collect();
-    let window = [step, step];
-    let mut facts = Vec::new();
-    for &index in &visible {
-        let object = &script.objects[index];
-        let alone = script.objects.iter().filter(|o| o.category == object.category).count() == 1;
-        if alone {
-            facts.push(colour_of(object.category, object.colour, index, window, rng));
-        }
-        if let Some(&other) = visible.choose(rng)
-            && other != index
-        {
-            facts.extend(relation(script, index, other, &states, window, rng));
         }
     }
     facts

@@ -44,7 +44,8 @@ impl Part {
 /// A general clip: random behaviours, many questions possible.
 pub fn generate(seed: u64, config: &WorldConfig) -> Script {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
-    let count = rng.random_range(config.min_objects.max(1)..=config.max_objects.clamp(config.min_objects.max(1), 6));
+    let count =
+        rng.random_range(config.min_objects.max(1)..=config.max_objects.clamp(config.min_objects.max(1), 6));
     let mut objects = Vec::new();
     fill(&mut rng, config, &mut objects, count);
     settle(&mut rng, &mut objects, 0);
@@ -78,7 +79,13 @@ pub fn finish(rng: &mut ChaCha8Rng, seed: u64, config: &WorldConfig, mut objects
 }
 
 /// Gives a part a look that no other object of the clip has. `subject` wants a held-out look where the config says `Only`.
-pub fn dress(rng: &mut ChaCha8Rng, config: &WorldConfig, others: &[ObjectSpec], part: Part, subject: bool) -> ObjectSpec {
+pub fn dress(
+    rng: &mut ChaCha8Rng,
+    config: &WorldConfig,
+    others: &[ObjectSpec],
+    part: Part,
+    subject: bool,
+) -> ObjectSpec {
     let size = match part.behaviour {
         // What must stay readable while it shrinks starts large; what shares a lane has one size.
         Behaviour::Pulse { .. } => Size::Large,
@@ -86,7 +93,8 @@ pub fn dress(rng: &mut ChaCha8Rng, config: &WorldConfig, others: &[ObjectSpec], 
         _ if config.large_only => Size::Large,
         _ => *[Size::Small, Size::Large].choose(rng).unwrap_or(&Size::Large),
     };
-    let texture = if config.textures { *Texture::ALL.choose(rng).unwrap_or(&Texture::Plain) } else { Texture::Plain };
+    let texture =
+        if config.textures { *Texture::ALL.choose(rng).unwrap_or(&Texture::Plain) } else { Texture::Plain };
     let candidate = |category: Category, colour: Colour| {
         let mut events = part.events.clone();
         for event in &mut events {
@@ -129,7 +137,8 @@ fn fits(object: &ObjectSpec, others: &[ObjectSpec]) -> bool {
     if let Behaviour::Routine { events, .. } = object.behaviour {
         kinds.extend(events);
     }
-    let round = matches!(object.category, Category::Ball | Category::Ring);
+    // A small turned star looks like a star.
+    let round = matches!(object.category, Category::Ball | Category::Ring | Category::Star);
     let legible = kinds.iter().all(|kind| match kind {
         EventKind::Spin => !round,
         EventKind::Flash => object.colour != Colour::White,
@@ -155,7 +164,11 @@ fn fair_heading(rng: &mut ChaCha8Rng) -> Heading {
 
 /// A uniform scroll.
 pub fn scroll(rng: &mut ChaCha8Rng) -> Behaviour {
-    Behaviour::Scroll { heading: fair_heading(rng), speed: rng.random_range(0.05f32..0.11), phase: rng.random() }
+    Behaviour::Scroll {
+        heading: fair_heading(rng),
+        speed: rng.random_range(0.05f32..0.11),
+        phase: rng.random(),
+    }
 }
 
 /// A scroll that speeds up or slows down, each as likely.
@@ -221,9 +234,9 @@ pub fn transient(kind: EventKind, start: u32) -> Event {
 }
 
 /// Starts of two events that follow each other: the time of the couple has a triangular distribution, which is what keeps
-/// "an early one is the first" from helping (2 to 3 points at the best single frame; zero is impossible).
+/// "an early one is the first" from helping (2 points at the best single frame; zero is impossible).
 pub fn couple(rng: &mut ChaCha8Rng) -> [u32; 2] {
-    let gap = rng.random_range(3..=4u32);
+    let gap = if rng.random_range(0..3) == 0 { 4 } else { 3u32 };
     let room = STEPS as u32 - 1 - EVENT_STEPS as u32 - gap;
     let first = rng.random_range(0..=room / 2) + rng.random_range(0..=room - room / 2);
     [first, first + gap]
@@ -253,10 +266,7 @@ fn random_parts(rng: &mut ChaCha8Rng, next: usize, room: usize) -> Vec<Part> {
                 times.swap(0, 1);
             }
             let other = *TRANSIENTS.choose(rng).unwrap_or(&second);
-            vec![
-                Part::with(vec![transient(kind, times[0])]),
-                Part::with(vec![transient(other, times[1])]),
-            ]
+            vec![Part::with(vec![transient(kind, times[0])]), Part::with(vec![transient(other, times[1])])]
         }
         65..79 => {
             let [a, b] = couple(rng);

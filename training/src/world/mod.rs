@@ -25,12 +25,14 @@ pub mod placement;
 pub mod played;
 pub mod questions;
 pub mod render;
+pub mod scene_facts;
 pub mod script;
 pub mod shape;
 pub mod suite;
 pub mod templates;
 pub mod truth;
 pub mod write;
+pub mod words;
 
 pub use config::{HoldOut, Split, WorldConfig, clip_seed, is_held_out, split_of};
 pub use generate::generate;
@@ -41,7 +43,8 @@ pub use pairs::{Posed, pair};
 pub use questions::{Item, Kind, image_questions, questions};
 pub use render::{Renderer, contact_sheet, render};
 pub use script::{
-    Behaviour, Category, Colour, Event, EventKind, Heading, LAST_STEP, ObjectSpec, STEPS, Script, Size, Skill, Texture,
+    Behaviour, Category, Colour, Event, EventKind, Heading, LAST_STEP, ObjectSpec, STEPS, Script, Size,
+    Skill, Texture,
 };
 pub use truth::{Action, Truth, TruthFrame, TruthObject, truth};
 

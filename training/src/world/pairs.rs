@@ -11,12 +11,12 @@ use rand_chacha::ChaCha8Rng;
 use super::config::{HoldOut, WorldConfig};
 use super::facts::{Fact, facts};
 use super::generate::{
-    Part, TRANSIENTS, accelerate, bounce, couple, cycle, distinct_kinds, dress, fill, finish, follow_couple, orbit,
-    pulse, routine, scroll, separated, transient, visit,
+    Part, TRANSIENTS, accelerate, bounce, couple, cycle, distinct_kinds, dress, fill, finish, follow_couple,
+    orbit, pulse, routine, scroll, separated, transient, visit,
 };
 use super::placement::settle;
 use super::questions::{Item, pose};
-use super::script::{Behaviour, Event, EventKind, ObjectSpec, Script, Skill};
+use super::script::{Behaviour, Colour, Event, EventKind, Heading, ObjectSpec, Script, Size, Skill};
 
 /// A clip with a question about it.
 #[derive(Clone, Debug, PartialEq)]
@@ -142,8 +142,7 @@ fn subject_parts(skill: Skill, rng: &mut ChaCha8Rng) -> Vec<Part> {
                 return vec![Part::with(vec![transient(kind, a), transient(second, b)])];
             }
             let other = *TRANSIENTS.choose(rng).unwrap_or(&second);
-            let mut parts =
-                vec![Part::with(vec![transient(kind, a)]), Part::with(vec![transient(other, b)])];
+            let mut parts = vec![Part::with(vec![transient(kind, a)]), Part::with(vec![transient(other, b)])];
             parts.shuffle(rng);
             parts
         }
@@ -166,7 +165,9 @@ fn calm_rivals(skill: Skill, objects: &mut [ObjectSpec]) {
     let subjects = if skill == Skill::Location { 2 } else { 1 };
     for object in objects.iter_mut().skip(subjects) {
         match skill {
-            Skill::Existence => object.events.retain(|e| !matches!(e.kind, EventKind::Appear | EventKind::Disappear)),
+            Skill::Existence => {
+                object.events.retain(|e| !matches!(e.kind, EventKind::Appear | EventKind::Disappear))
+            }
             Skill::Location if object.behaviour == Behaviour::Still && object.events.is_empty() => {
                 object.behaviour = Behaviour::Bounce { velocity: [0.05, 0.04], phase: object.home };
             }
@@ -203,7 +204,7 @@ fn replace_visitor(script: &Script, config: &WorldConfig, rng: &mut ChaCha8Rng) 
 fn recolour(script: &Script, rng: &mut ChaCha8Rng) -> Option<Script> {
     let mut twin = script.clone();
     let subject = twin.objects.first_mut()?;
-    let others: Vec<_> = super::script::Colour::ALL.iter().filter(|&&c| c != subject.colour).collect();
+    let others: Vec<_> = Colour::ALL.iter().filter(|&&c| c != subject.colour).collect();
     subject.colour = **others.choose(rng)?;
     Some(twin)
 }
@@ -297,7 +298,13 @@ fn shuffle(seed: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Option<(Scr
     let model = dress(rng, config, &objects, flash, true);
     for place in 0..3 {
         let home = [[0.2, 0.5], [0.5, 0.5], [0.8, 0.5]][place];
-        objects.push(ObjectSpec { home, events: Vec::new(), identical: true, ..model.clone() });
+        objects.push(ObjectSpec {
+            home,
+            size: Size::Small,
+            events: Vec::new(),
+            identical: true,
+            ..model.clone()
+        });
     }
     let mut time = rng.random_range(4..=5) as f32;
     let steps = 6.0;
@@ -319,9 +326,9 @@ fn shuffle(seed: u64, config: &WorldConfig, rng: &mut ChaCha8Rng) -> Option<(Scr
         if let Behaviour::Scroll { heading, .. } = &mut object.behaviour
             && !heading.is_horizontal()
         {
-            *heading = if rng.random() { super::script::Heading::Left } else { super::script::Heading::Right };
+            *heading = if rng.random() { Heading::Left } else { Heading::Right };
         }
-        object.size = super::script::Size::Small;
+        object.size = Size::Small;
         object.home = [rng.random_range(0.15f32..0.85), if row == 3 { 0.13 } else { 0.87 }];
         objects.push(object);
     }

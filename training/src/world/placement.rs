@@ -63,7 +63,10 @@ fn extents(object: &ObjectSpec) -> [f32; 4] {
 }
 
 fn is_band(object: &ObjectSpec) -> bool {
-    matches!(object.behaviour, Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } | Behaviour::Follow { .. })
+    matches!(
+        object.behaviour,
+        Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } | Behaviour::Follow { .. }
+    )
 }
 
 fn is_free(object: &ObjectSpec) -> bool {
@@ -156,7 +159,8 @@ pub fn bars(rng: &mut ChaCha8Rng, objects: &[ObjectSpec], most: usize) -> Vec<Oc
                 if bar.vertical { b[2] - b[0] > 1.5 } else { b[3] - b[1] > 1.5 }
             };
             let free = objects.iter().all(|o| is_free(o) || crosses(o) || overlap(area, footprint(o)) == 0.0);
-            let apart = bars.iter().all(|b| b.vertical != bar.vertical || (b.centre - bar.centre).abs() > 0.2);
+            let apart =
+                bars.iter().all(|b| b.vertical != bar.vertical || (b.centre - bar.centre).abs() > 0.2);
             if free && apart {
                 bars.push(bar);
                 break;

@@ -8,7 +8,8 @@ use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
-use super::facts::{Fact, facts, image_facts};
+use super::facts::{Fact, facts};
+use super::scene_facts::image_facts;
 use super::script::{Script, Skill};
 use super::templates::{fill, templates};
 

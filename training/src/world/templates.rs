@@ -32,7 +32,11 @@ fn order_wording(skill: Skill) -> Option<Wording> {
                 "is the {0} moving {a} or {b}?",
             ],
             yes_no: &["does the {0} move {x}?", "is the {0} moving {x}?", "does the {0} go {x}?"],
-            choice: &["which way does the {0} move?", "which way does the {0} go?", "where is the {0} moving?"],
+            choice: &[
+                "which way does the {0} move?",
+                "which way does the {0} go?",
+                "where is the {0} moving?",
+            ],
         },
         Skill::Rotation => Wording {
             open: &[
@@ -41,7 +45,11 @@ fn order_wording(skill: Skill) -> Option<Wording> {
                 "is the {0} circling {a} or {b}?",
             ],
             yes_no: &["does the {0} circle {x}?", "is the {0} circling {x}?", "does the {0} go round {x}?"],
-            choice: &["which way does the {0} circle?", "which way does the {0} go round?", "how does the {0} circle?"],
+            choice: &[
+                "which way does the {0} circle?",
+                "which way does the {0} go round?",
+                "how does the {0} circle?",
+            ],
         },
         Skill::Antonym => Wording {
             open: &[
@@ -58,9 +66,23 @@ fn order_wording(skill: Skill) -> Option<Wording> {
                 "how does the speed of the {0} change, {a} or {b}?",
                 "is the movement of the {0} {a} or {b}?",
             ],
-            yes_no: &["is the {0} {x}?", "is the movement of the {0} {x}?", "is it true that the {0} is {x}?"],
-            choice: &["how does the speed of the {0} change?", "how does the {0} move?", "what does the {0} do?"],
+            yes_no: &[
+                "is the {0} {x}?",
+                "is the movement of the {0} {x}?",
+                "is it true that the {0} is {x}?",
+            ],
+            choice: &[
+                "how does the speed of the {0} change?",
+                "how does the {0} move?",
+                "what does the {0} do?",
+            ],
         },
+        _ => return sequence_wording(skill),
+    })
+}
+
+fn sequence_wording(skill: Skill) -> Option<Wording> {
+    Some(match skill {
         Skill::AttributeChange => Wording {
             open: &[
                 "which colour does the {0} turn right after {1}, {a} or {b}?",
@@ -79,9 +101,21 @@ fn order_wording(skill: Skill) -> Option<Wording> {
             ],
         },
         Skill::EventOrder => Wording {
-            open: &["what happens first, {a} or {b}?", "which comes first: {a} or {b}?", "first thing: {a} or {b}?"],
-            yes_no: &["is the first thing that {x}?", "does it happen first that {x}?", "is this first: {x}?"],
-            choice: &["what happens first?", "which of these comes first?", "what is the first thing that happens?"],
+            open: &[
+                "what happens first, {a} or {b}?",
+                "which comes first: {a} or {b}?",
+                "first thing: {a} or {b}?",
+            ],
+            yes_no: &[
+                "is the first thing that {x}?",
+                "does it happen first that {x}?",
+                "is this first: {x}?",
+            ],
+            choice: &[
+                "what happens first?",
+                "which of these comes first?",
+                "what is the first thing that happens?",
+            ],
         },
         Skill::ActionSequence => Wording {
             open: &[
@@ -101,7 +135,11 @@ fn order_wording(skill: Skill) -> Option<Wording> {
             ],
         },
         Skill::Follow => Wording {
-            open: &["which one leads, {a} or {b}?", "which one goes ahead, {a} or {b}?", "who leads, {a} or {b}?"],
+            open: &[
+                "which one leads, {a} or {b}?",
+                "which one goes ahead, {a} or {b}?",
+                "who leads, {a} or {b}?",
+            ],
             yes_no: &["does {x} lead?", "does {x} go ahead of the other?", "is {x} the one that leads?"],
             choice: &["which one leads the other?", "which one goes ahead?", "who leads?"],
         },
@@ -129,12 +167,19 @@ fn other_wording(skill: Skill) -> Wording {
             ],
         },
         Skill::Localization => Wording {
-            open: &["in which half does the {0} {1}, {a} or {b}?", "when does the {0} {1}: in the {a} or the {b}?"],
+            open: &[
+                "in which half does the {0} {1}, {a} or {b}?",
+                "when does the {0} {1}: in the {a} or the {b}?",
+            ],
             yes_no: &["does the {0} {1} in the {x}?", "is it in the {x} that you see the {0} {1}?"],
             choice: &["in which half does the {0} {1}?", "when does the {0} {1}?"],
         },
         Skill::ActionCount => Wording {
-            open: &["how many times does the {0} {1}?", "how often does the {0} {1}?", "count: how often does the {0} {1}?"],
+            open: &[
+                "how many times does the {0} {1}?",
+                "how often does the {0} {1}?",
+                "count: how often does the {0} {1}?",
+            ],
             yes_no: &["does the {0} {1} exactly {x} times?", "how often the {0} does {1}: is it {x}?"],
             choice: &["how many times does the {0} {1}?", "how often does the {0} {1}?"],
         },
@@ -149,7 +194,10 @@ fn other_wording(skill: Skill) -> Wording {
             choice: &["what {0} is the object that {1}?", "what is the {0} of the object that {1}?"],
         },
         Skill::Existence => Wording {
-            open: &["which one appears for a moment, {a} or {b}?", "what is seen only for a moment, {a} or {b}?"],
+            open: &[
+                "which one appears for a moment, {a} or {b}?",
+                "what is seen only for a moment, {a} or {b}?",
+            ],
             yes_no: &["does {x} appear?", "is there ever {x}?", "can you see {x} at any time?"],
             choice: &["what appears for a moment?", "what is seen only for a moment?"],
         },
