@@ -159,12 +159,9 @@ fn darker(rgb: [u8; 3]) -> [u8; 3] {
 fn stripes(rgb: [u8; 3], centre: [f32; 2], half: f32, angle: f32) -> Shader<'static> {
     let [x, y] = polar(centre, half * 0.72, angle);
     let (light, dark) = (colour(rgb), colour(darker(rgb)));
-    let stops = vec![
-        GradientStop::new(0.0, light),
-        GradientStop::new(0.6, light),
-        GradientStop::new(0.6, dark),
-        GradientStop::new(1.0, dark),
-    ];
+    // Soft edges: hard ones would shimmer under the camera's sway.
+    let stops = [(0.0, light), (0.4, light), (0.6, dark), (0.8, dark), (1.0, light)];
+    let stops = stops.map(|(at, shade)| GradientStop::new(at, shade)).to_vec();
     let (start, end) = (Point::from_xy(centre[0], centre[1]), Point::from_xy(x, y));
     LinearGradient::new(start, end, stops, SpreadMode::Repeat, Transform::identity())
         .unwrap_or_else(|| solid(rgb))
