@@ -1,0 +1,49 @@
+# `make demo` and `make test` do all their own set-up: system packages, build, run. Nothing is rebuilt or printed twice.
+# One profile (release) and one selection (the whole workspace, development dependencies included) serve everything: cargo
+# unites features over what is selected, so that another selection would compile the dependencies again.
+
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-peers lint deny setup
+
+PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
+VENV := .venv
+# Used where `make test-peers` has installed it; the tests that need it say so when it is absent.
+ONNXRUNTIME := $(firstword $(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so*))
+ifneq ($(ONNXRUNTIME),)
+export ORT_DYLIB_PATH ?= $(ONNXRUNTIME)
+endif
+
+help:
+	@echo "make demo        ask the shipped model five questions about a clip, with the right answers beside"
+	@echo "make test        every test of the workspace"
+	@echo "make test-peers  compare with transformers, llama.cpp and onnxruntime (a virtual environment, several GB)"
+	@echo "make lint        formatting and clippy, warnings are errors"
+	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
+	@echo "make setup       only the system packages"
+
+demo: setup
+	@cargo build --release --quiet --workspace --bin utr --example demo
+	@target/release/examples/demo target/release/utr models/demo
+
+test: setup
+	@cargo test --release --workspace
+	@echo "make test: everything passed"
+
+test-peers: setup
+	@tests/peers/venv.sh $(VENV)
+	@cargo build --release --workspace --bin utr --bin utr-train --example peer
+	@$(VENV)/bin/python tests/peers/run.py
+
+lint: setup
+	@cargo fmt --all --check
+	@cargo clippy --release --workspace --all-targets -- -D warnings
+
+deny:
+	@command -v cargo-deny > /dev/null || { echo "make deny: cargo-deny is missing; cargo install --locked cargo-deny"; exit 1; }
+	@cargo deny check licenses bans sources
+
+setup:
+	@.ci/setup $(PACKAGES)
