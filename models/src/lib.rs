@@ -1,11 +1,16 @@
 //! What host and device agree on: the network, its weights, its prompt and its bundle.
 
+pub mod atomic;
 pub mod bpe;
+pub mod bundle;
 pub mod config;
 pub mod error;
 pub mod frame;
 pub mod generate;
+pub mod gguf;
+mod gguf_vocab;
 mod jinja;
+pub mod manifest;
 pub mod network;
 pub mod onnx;
 mod onnx_file;

@@ -7,7 +7,7 @@
 use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
-use utr_models::bundle::Bundle;
+use utr_models::bundle::{Bundle, DECODER, VISION};
 use utr_models::network::Network;
 use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
@@ -44,7 +44,7 @@ impl Model {
     /// [`Error::Bundle`] where the folder is neither; [`Error::Encoder`] where the encoder cannot read it; whatever the
     /// model crate finds wrong with the files.
     pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
-        if folder.join("manifest.json").exists() {
+        if Bundle::is_bundle(folder) {
             Self::open_bundle(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
         } else if folder.join("config.json").exists() {
             Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
@@ -60,7 +60,19 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
-        todo_bundle()
+        let manifest = bundle.manifest();
+        let folder = bundle.folder();
+        let preprocessor = manifest.network.preprocess.clone();
+        Ok(Self {
+            encoder: encode::open(encoder, &bundle.path(VISION)?, preprocessor)?,
+            decoder: Box::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?)?)),
+            tokenizer: Tokenizer::load(folder)?,
+            stop: manifest.network.stop_tokens.clone(),
+            name: manifest.name.clone(),
+            hash: Some(bundle.hash().to_string()),
+            tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
+            processor_template: ChatTemplate::load(folder, Kind::Processor)?,
+        })
     }
 
     fn open_hugging_face(folder: &Path, encoder: EncoderKind) -> Result<Self> {

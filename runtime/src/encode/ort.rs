@@ -4,7 +4,9 @@
 //! finds. Goes out: tokens, on the CPU provider. A missing library is an error with the remedy, never a fallback.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 
+use ort::environment::Environment;
 use ort::session::Session;
 use ort::session::builder::GraphOptimizationLevel;
 use ort::value::TensorRef;
@@ -36,13 +38,27 @@ pub fn library() -> PathBuf {
     }
 }
 
-/// Loads the library (once per process).
+/// The library's environment; there can be one in a process, and it stays.
+static ENVIRONMENT: Mutex<Option<Environment>> = Mutex::new(None);
+
+/// Loads the library, once per process; its own description of its build.
+///
+/// # Errors
+/// [`Error::Encoder`] with the remedy where it is missing or too old.
 pub fn load() -> Result<String> {
+    environment().map(|_| ort::info().to_string())
+}
+
+fn environment() -> Result<Environment> {
+    let mut slot = ENVIRONMENT.lock().unwrap_or_else(PoisonError::into_inner);
+    if let Some(environment) = slot.as_ref() {
+        return Ok(environment.clone());
+    }
     let path = library();
     let builder = ort::init_from(&path)
         .map_err(|error| Error::encoder(NAME, format!("cannot load {}: {error}; {REMEDY}", path.display())))?;
-    let _ = builder.with_telemetry(false);
-    Ok(ort::info().to_string())
+    let environment = builder.with_telemetry(false).build().map_err(|error| Error::encoder(NAME, error))?;
+    Ok(slot.insert(environment).clone())
 }
 
 impl OrtEncoder {
@@ -51,10 +67,10 @@ impl OrtEncoder {
     /// # Errors
     /// [`Error::Encoder`] where the library is missing or the graph is refused.
     pub fn open(onnx: &Path, preprocessor: Preprocessor) -> Result<Self> {
-        load()?;
+        let environment = environment()?;
         let fail = |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let session = Session::builder()
+        let session = Session::builder(&environment)
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level3)?))
             .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
             .and_then(|mut builder| builder.commit_from_file(onnx))

@@ -36,7 +36,7 @@ impl TractEncoder {
         let model = tract_onnx::onnx()
             .model_for_path(onnx)
             .and_then(|model| model.with_input_fact(0, f32::fact(shape).into()))
-            .and_then(|model| model.with_output_names(["tokens", "newline"]))
+            .and_then(|model| model.with_outputs_by_name(["tokens", "newline"]))
             .and_then(|model| model.into_typed())
             .map_err(wrap)?;
         let outlets = model.output_outlets().map_err(wrap)?.to_vec();
@@ -56,7 +56,7 @@ impl TractEncoder {
             return Err(fail(&format!("newline has {} values, tokens has {hidden} columns", newline.len())));
         }
         let mut model = model;
-        model.set_output_outlets(&[*tokens_outlet]).map_err(wrap)?;
+        model.select_output_outlets(&[*tokens_outlet]).map_err(wrap)?;
         let plan = model.into_optimized().and_then(|model| model.into_runnable()).map_err(wrap)?;
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         Ok(Self { plan, newline, tokens, hidden, preprocessor, threads })

@@ -19,6 +19,9 @@ const SIDE_MARGIN: f32 = 0.06;
 /// Least distance between the starts of two actions, in frames, for "first … then" to be said.
 const ORDER_MARGIN: u32 = 2;
 
+/// More events than this make no list.
+const MOST_EVENTS: usize = 5;
+
 fn turn(question: impl Into<String>, answer: impl Into<String>) -> Turn {
     Turn { question: question.into(), answer: answer.into() }
 }
@@ -33,7 +36,8 @@ pub fn clip_caption(clip: &ClipTracks, rng: &mut ChaCha8Rng) -> Option<Turn> {
     let told = clip.tracks.iter().filter_map(|t| Some((t, scene::actions_text(clip, t)?)));
     let sentences: Vec<String> =
         told.map(|(t, a)| format!("{} {a}.", capitalised(&scene::with_article(&t.name())))).collect();
-    let question = pick(rng, &["Describe the clip.", "Tell what each object does.", "What happens in this video?"]);
+    let question =
+        pick(rng, &["Describe the clip.", "Tell what each object does.", "What happens in this video?"]);
     (!sentences.is_empty()).then(|| turn(question, sentences.join(" ")))
 }
 
@@ -53,20 +57,23 @@ pub fn frame_caption(clip: &ClipTracks, frame: u32, listing: &Listing, rng: &mut
     turn(question, format!("frame{frame}: {answer}."))
 }
 
-/// The brief actions of the whole clip in the order of their starts; nothing with fewer than two, or where two start
-/// together.
+/// The brief actions of the whole clip in the order of their starts; nothing with fewer than two or with many, or where
+/// two start together.
 pub fn events(clip: &ClipTracks, rng: &mut ChaCha8Rng) -> Option<Turn> {
     let mut brief: Vec<(&Track, &TrackAction)> =
         clip.tracks.iter().flat_map(|t| t.actions.iter().map(move |a| (t, a))).collect();
     brief.retain(|(_, a)| !scene::lasts(clip, a));
     brief.sort_by_key(|(_, a)| a.start);
     let apart = brief.windows(2).all(|w| matches!(w, [(_, a), (_, b)] if b.start - a.start >= ORDER_MARGIN));
-    if brief.len() < 2 || !apart {
+    if !(2..=MOST_EVENTS).contains(&brief.len()) || !apart {
         return None;
     }
     let told: Vec<String> =
         brief.iter().map(|(t, a)| format!("the {} {}", scene::short_name(clip, t), a.text)).collect();
-    let question = pick(rng, &["What happens, in order?", "List the events in order.", "Tell the events first to last."]);
+    let question = pick(
+        rng,
+        &["What happens, in order?", "List the events in order.", "Tell the events first to last."],
+    );
     Some(turn(question, format!("{}.", capitalised(&told.join(", then ")))))
 }
 
@@ -217,6 +224,7 @@ fn capitalised(text: &str) -> String {
 }
 
 fn number(n: usize) -> String {
-    const WORDS: [&str; 10] = ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
+    const WORDS: [&str; 10] =
+        ["zero", "one", "two", "three", "four", "five", "six", "seven", "eight", "nine"];
     WORDS.get(n).map_or_else(|| n.to_string(), |w| (*w).to_owned())
 }

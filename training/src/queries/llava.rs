@@ -120,7 +120,10 @@ fn turns(messages: &[Message]) -> Result<Vec<Turn>, String> {
                 question.from, answer.from
             ));
         }
-        turns.push(Turn { question: without_placeholder(&question.value), answer: answer.value.trim().to_owned() });
+        turns.push(Turn {
+            question: without_placeholder(&question.value),
+            answer: answer.value.trim().to_owned(),
+        });
     }
     if turns.is_empty() { Err("no question with an answer".into()) } else { Ok(turns) }
 }
@@ -166,8 +169,10 @@ mod tests {
     fn what_is_written_reads_back_without_the_placeholder() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("data.jsonl");
-        let turns =
-            vec![Turn { question: "What?".into(), answer: "this".into() }, Turn { question: "Q".into(), answer: "A".into() }];
+        let turns = vec![
+            Turn { question: "What?".into(), answer: "this".into() },
+            Turn { question: "Q".into(), answer: "A".into() },
+        ];
         let line = conversation("a", "clips/a.mp4", &turns, Some(serde_json::json!({"task": "utr"})));
         assert_eq!(line.conversations[0].value, "<image>\nWhat?");
         tracks::write_jsonl(&path, [line]).unwrap();

@@ -23,7 +23,9 @@ pub fn short_name(clip: &ClipTracks, track: &Track) -> String {
     let full = track.name();
     let words: Vec<&str> = full.split(' ').collect();
     let shared = |ending: &str| {
-        clip.tracks.iter().any(|t| t.id != track.id && (t.name() == ending || t.name().ends_with(&format!(" {ending}"))))
+        clip.tracks
+            .iter()
+            .any(|t| t.id != track.id && (t.name() == ending || t.name().ends_with(&format!(" {ending}"))))
     };
     let shortest = (track.category.split(' ').count() + 1).min(words.len());
     (shortest..=words.len())
@@ -92,8 +94,21 @@ pub fn span_text(action: &TrackAction) -> String {
     format!("from frame{}: to frame{}:", action.start, action.end)
 }
 
-/// All actions of a track as one phrase: `hops from …, then blinks from …`.
+/// With more actions than this, a track's are told without their spans.
+const MOST_SPANS: usize = 4;
+
+/// All actions of a track as one phrase: `hops from …, then blinks from …`. Many of them are told once each, in the order
+/// in which they first happen: `hops, then blinks, again and again`.
 pub fn actions_text(clip: &ClipTracks, track: &Track) -> Option<String> {
+    if track.actions.len() > MOST_SPANS {
+        let mut distinct: Vec<&str> = Vec::new();
+        for action in &track.actions {
+            if !distinct.contains(&action.text.as_str()) {
+                distinct.push(&action.text);
+            }
+        }
+        return Some(format!("{}, again and again", distinct.join(", then ")));
+    }
     let phrases: Vec<String> = track.actions.iter().map(|a| action_text(clip, a)).collect();
     (!phrases.is_empty()).then(|| phrases.join(", then "))
 }

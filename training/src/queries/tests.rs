@@ -98,7 +98,9 @@ fn a_hint_that_two_objects_share_is_not_given() {
     clip.tracks[2].boxes = twin.boxes;
     clip.tracks[2].actions = twin.actions;
     for seed in 0..100 {
-        for utr in utr_turns(&clip, QueryFrame::Random, &Listing::default(), &mut ChaCha8Rng::seed_from_u64(seed)) {
+        for utr in
+            utr_turns(&clip, QueryFrame::Random, &Listing::default(), &mut ChaCha8Rng::seed_from_u64(seed))
+        {
             assert!(utr.track == 1 || utr.attribute == Attribute::Appearance, "{utr:?}");
         }
     }
@@ -168,7 +170,9 @@ fn names_are_as_short_as_they_can_be() {
 fn a_single_picture_has_boxes_but_no_actions() {
     let still = clip().sampled(1);
     let rng = &mut ChaCha8Rng::seed_from_u64(2);
-    assert!(caption::clip_caption(&still, rng).is_none() || still.tracks.iter().any(|t| !t.actions.is_empty()));
+    assert!(
+        caption::clip_caption(&still, rng).is_none() || still.tracks.iter().any(|t| !t.actions.is_empty())
+    );
     for utr in utr_turns(&still, QueryFrame::Random, &Listing::default(), rng) {
         assert_eq!(parse_all(&utr.turn.answer).unwrap()[0].points.len(), 1);
     }

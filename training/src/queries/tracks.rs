@@ -187,7 +187,8 @@ mod tests {
     use super::*;
 
     fn clip(frames: u32) -> ClipTracks {
-        let boxes = (1..=frames).map(|frame| TrackBox { frame, xyxy: [frame as f32, 0.0, 9.0, 9.0], score: 1.0 });
+        let boxes =
+            (1..=frames).map(|frame| TrackBox { frame, xyxy: [frame as f32, 0.0, 9.0, 9.0], score: 1.0 });
         let actions = vec![
             TrackAction { start: 1, end: frames, text: "moves left".into() },
             TrackAction { start: 2, end: 2, text: "blinks".into() },

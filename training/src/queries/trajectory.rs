@@ -121,6 +121,44 @@ fn malformed(text: &str, wanted: &str, found: &str) -> Error {
 
 #[cfg(test)]
 mod tests {
+    use super::*;
+
+    #[test]
+    fn the_published_form_is_produced() {
+        let t = Trajectory {
+            name: "ball".into(),
+            id: 1,
+            points: vec![(1, [0, 20, 40, 60]), (5, [100, 120, 980, 1000])],
+        };
+        assert_eq!(t.to_string(), "ball<id1>frame1:[0,20,40,60];frame5:[100,120,980,1000]</id1>");
+    }
+
+    #[test]
+    fn trajectories_are_found_inside_a_sentence() {
+        let reply =
+            "Two. red ball<id1>frame1:[0,0,1,1]</id1> moves left, box <id2>frame2:[1, 2, 3, 4];</id2>.";
+        let found = parse_all(reply).unwrap();
+        let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
+        assert_eq!(names, ["red ball", "box"]);
+        assert_eq!(found[1].points, vec![(2, [1, 2, 3, 4])]);
+    }
+
+    #[test]
+    fn broken_text_is_refused_with_what_was_expected() {
+        for (text, expected) in [
+            ("ball<id1>frame1:[0,0,1,1]", "</id1>"),
+            ("ball<id1>frame1:[0,0,1]</id1>", "an item such as"),
+            ("ball<id1>frame1:[0,0,1,1001]</id1>", "an item such as"),
+            ("ball", "a tag such as <id1>"),
+        ] {
+            let message = text.parse::<Trajectory>().unwrap_err().to_string();
+            assert!(message.contains(expected), "{text}: {message}");
+        }
+    }
+}
+
+#[cfg(test)]
+mod properties {
     use proptest::prelude::*;
 
     use super::*;
@@ -153,38 +191,6 @@ mod tests {
             prop_assert!(q <= 1000 && q % grid == 0);
             let exact = (v / 64.0 * 1000.0).clamp(0.0, 1000.0);
             prop_assert!((f32::from(q) - exact).abs() <= f32::from(grid.max(2)) / 2.0 + 1e-2);
-        }
-    }
-
-    #[test]
-    fn the_published_form_is_produced() {
-        let t = Trajectory {
-            name: "ball".into(),
-            id: 1,
-            points: vec![(1, [0, 20, 40, 60]), (5, [100, 120, 980, 1000])],
-        };
-        assert_eq!(t.to_string(), "ball<id1>frame1:[0,20,40,60];frame5:[100,120,980,1000]</id1>");
-    }
-
-    #[test]
-    fn trajectories_are_found_inside_a_sentence() {
-        let reply = "Two. red ball<id1>frame1:[0,0,1,1]</id1> moves left, box <id2>frame2:[1, 2, 3, 4];</id2>.";
-        let found = parse_all(reply).unwrap();
-        let names: Vec<&str> = found.iter().map(|t| t.name.as_str()).collect();
-        assert_eq!(names, ["red ball", "box"]);
-        assert_eq!(found[1].points, vec![(2, [1, 2, 3, 4])]);
-    }
-
-    #[test]
-    fn broken_text_is_refused_with_what_was_expected() {
-        for (text, expected) in [
-            ("ball<id1>frame1:[0,0,1,1]", "</id1>"),
-            ("ball<id1>frame1:[0,0,1]</id1>", "an item such as"),
-            ("ball<id1>frame1:[0,0,1,1001]</id1>", "an item such as"),
-            ("ball", "a tag such as <id1>"),
-        ] {
-            let message = text.parse::<Trajectory>().unwrap_err().to_string();
-            assert!(message.contains(expected), "{text}: {message}");
         }
     }
 }

@@ -47,7 +47,9 @@ pub fn paint(backdrop: &Backdrop, size: u32, side: u32) -> Vec<u8> {
             let (x, y) = (column as f32 / size as f32, row as f32 / size as f32);
             let share = match backdrop.kind {
                 BackdropKind::Flat => 0.0,
-                BackdropKind::Gradient => (0.5 + 0.5 * (slope_x * (2.0 * x - 1.0) + slope_y * (2.0 * y - 1.0))).clamp(0.0, 1.0),
+                BackdropKind::Gradient => {
+                    (0.5 + 0.5 * (slope_x * (2.0 * x - 1.0) + slope_y * (2.0 * y - 1.0))).clamp(0.0, 1.0)
+                }
                 BackdropKind::Checker => (((x / cell) as u32 + (y / cell) as u32) % 2) as f32,
                 BackdropKind::Speckle => {
                     let at = |v: f32| ((v * 20.0) as usize).min(CELLS - 1);

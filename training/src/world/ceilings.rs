@@ -232,7 +232,8 @@ impl Exam {
         let fresh: Vec<[Posed; 2]> = (fit_pairs..fit_pairs + fresh_pairs).map(drawn).collect();
         let test: Vec<[Posed; 2]> = (0..suite.pairs_per_skill).map(|n| suite.pair(skill, n).twins).collect();
         let mut lexicon = Lexicon::new(fit.iter().flatten().map(|p| p.item.question.as_str()));
-        let mut cases = |pairs: &[[Posed; 2]]| pairs.iter().flatten().map(|p| lexicon.case(p)).collect::<Vec<_>>();
+        let mut cases =
+            |pairs: &[[Posed; 2]]| pairs.iter().flatten().map(|p| lexicon.case(p)).collect::<Vec<_>>();
         let (fit, test, fresh) = (cases(&fit), cases(&test), cases(&fresh));
         Self { fit, test, fresh, classes: lexicon.classes.len() }
     }

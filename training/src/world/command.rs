@@ -3,7 +3,7 @@
 //! Comes in: parsed arguments. Goes out: files, a progress bar on standard error, and a table of ceilings on standard
 //! output. All decisions about content are made in the modules it calls.
 
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,8 +19,8 @@ use crate::queries::{Listing, QueryFrame};
 #[derive(Clone, Debug, clap::Args)]
 pub struct WorldArgs {
     /// Folder to write to (with --ceilings: the JSON file). A run that was stopped continues where it was.
-    #[arg(long)]
-    pub output: PathBuf,
+    #[arg(long, required_unless_present = "find_demo")]
+    pub output: Option<PathBuf>,
     /// Number of clips.
     #[arg(long, default_value_t = 16)]
     pub clips: usize,
@@ -42,8 +42,8 @@ pub struct WorldArgs {
     /// Measure the suite's ceilings and write them as JSON in place of clips.
     #[arg(long, requires = "suite", conflicts_with = "demo")]
     pub ceilings: bool,
-    /// Find the first demo seed of the suite from --find-demo on, print it, and write nothing.
-    #[arg(long, requires = "suite", conflicts_with_all = ["demo", "ceilings"])]
+    /// Print the first demo seed of the suite from this one on, and write nothing.
+    #[arg(long, value_name = "SEED", requires = "suite", conflicts_with_all = ["demo", "ceilings"])]
     pub find_demo: Option<u64>,
     /// Side of the square frames in pixels.
     #[arg(long, default_value_t = 256, value_parser = clap::value_parser!(u32).range(16..=2048))]
@@ -82,15 +82,16 @@ pub enum EncodeName {
 /// Whatever the files, the encoder or the suite refuse.
 pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
-    if let Some(suite) = suite.as_ref().filter(|_| args.ceilings) {
-        return measure(suite, args);
-    }
     if let (Some(from), Some(suite)) = (args.find_demo, &suite) {
         let Some(found) = find_demo(suite, from, 5, 4) else {
             bail!("no clip among 10000 from {from} on poses five order questions over four skills");
         };
         println!("{found}");
         return Ok(());
+    }
+    let output = args.output.as_deref().context("--output is missing")?;
+    if let Some(suite) = suite.as_ref().filter(|_| args.ceilings) {
+        return measure(suite, output);
     }
     let settings = settings(args, suite.clone())?;
     if let Encode::Mp4 = settings.encode {
@@ -102,8 +103,9 @@ pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
         (Some(path), Some(suite)) => Some(Ceilings::load(&path, suite)?),
         _ => None,
     };
-    let bar = ProgressBar::new(0).with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} clips, {eta} left")?);
-    write_clips(&args.output, &settings, ceilings.as_ref(), &|done, all| {
+    let bar = ProgressBar::new(0)
+        .with_style(ProgressStyle::with_template("{bar:40} {pos}/{len} clips, {eta} left")?);
+    write_clips(output, &settings, ceilings.as_ref(), &|done, all| {
         bar.set_length(all as u64);
         bar.set_position(done as u64);
     })?;
@@ -143,9 +145,12 @@ fn world(args: &WorldArgs, split: Split) -> anyhow::Result<WorldConfig> {
     toml::from_str(&text).with_context(|| path.display().to_string())
 }
 
-fn measure(suite: &Suite, args: &WorldArgs) -> anyhow::Result<()> {
-    println!("{:<18} {:>5} {:>6} {:>7} {:>6} {:>6} {:>6}   fresh single, bag", "skill", "n", "blind", "single", "two", "four", "bag");
-    let found = ceilings::run(suite, &args.output, &|s: &SkillCeilings| {
+fn measure(suite: &Suite, output: &Path) -> anyhow::Result<()> {
+    println!(
+        "{:<18} {:>5} {:>6} {:>7} {:>6} {:>6} {:>6}   fresh single, bag",
+        "skill", "n", "blind", "single", "two", "four", "bag"
+    );
+    let found = ceilings::run(suite, output, &|s: &SkillCeilings| {
         let percent = |a: f64| format!("{:.1}", a * 100.0);
         println!(
             "{:<18} {:>5} {:>6} {:>7} {:>6} {:>6} {:>6}   {} {} (n {}){}",

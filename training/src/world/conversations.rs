@@ -10,12 +10,10 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::{
-    EventKind, Item, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, pair, questions, state_at,
-    truth,
+    EventKind, Item, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, image_questions,
+    pair, questions, state_at, truth,
 };
-use crate::queries::{
-    ClipTracks, Listing, QueryFrame, Track, TrackAction, TrackBox, caption, utr_turn,
-};
+use crate::queries::{ClipTracks, Listing, QueryFrame, Track, TrackAction, TrackBox, caption, utr_turn};
 use crate::sample::{Sample, Turn};
 
 /// Side of the frames the shipped model sees, in pixels.
@@ -154,8 +152,7 @@ pub fn world_sample(seed: u64, mix: &Mix, config: &WorldConfig, frames: usize) -
     let id = format!("world-{seed:016x}-{frames}");
     let tracks = world_tracks(&script, &id, FRAME_SIZE, first, frames);
     let turns = turns(&script, posed, &tracks, mix, first, &mut rng);
-    let renderer = Renderer::new(&script, FRAME_SIZE);
-    let mut renderer = renderer;
+    let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
     Sample { id, frames: drawn, turns }
 }
@@ -185,7 +182,8 @@ fn turns(
         let [from, to] = item.window;
         first <= from && to <= last && (tracks.frames > 1 || item.skill.is_static())
     };
-    let mut items: Vec<Item> = questions(script, rng).into_iter().filter(&shown).collect();
+    let asked = if first == last { image_questions(script, first, rng) } else { questions(script, rng) };
+    let mut items: Vec<Item> = asked.into_iter().filter(&shown).collect();
     items.shuffle(rng);
     let posed = posed.filter(&shown);
     let mut turns = skill_turns(posed, items, mix.skill_turns);
@@ -265,7 +263,10 @@ mod tests {
             for turn in &sample.turns {
                 assert!(!turn.question.is_empty() && !turn.answer.is_empty(), "{turn:?}");
                 for trajectory in parse_all(&turn.answer).unwrap() {
-                    assert!(trajectory.points.iter().all(|(f, _)| (1..=frames as u32).contains(f)), "{turn:?}");
+                    assert!(
+                        trajectory.points.iter().all(|(f, _)| (1..=frames as u32).contains(f)),
+                        "{turn:?}"
+                    );
                 }
             }
         }
@@ -273,10 +274,10 @@ mod tests {
 
     #[test]
     fn the_mix_decides_how_many_turns_there_are() {
-        let mix = Mix { skill_turns: 3, utr_turns: 2, caption_turns: 1, instruction_turns: 1, ..Mix::default() };
-        let counts = (0..30u64).map(|i| {
-            world_sample(clip_seed(Split::Train, i), &mix, &WorldConfig::full(), 32).turns.len()
-        });
+        let mix =
+            Mix { skill_turns: 3, utr_turns: 2, caption_turns: 1, instruction_turns: 1, ..Mix::default() };
+        let counts = (0..30u64)
+            .map(|i| world_sample(clip_seed(Split::Train, i), &mix, &WorldConfig::full(), 32).turns.len());
         let counts: Vec<usize> = counts.collect();
         assert!(counts.iter().all(|&n| (1..=7).contains(&n)), "{counts:?}");
         assert!(counts.iter().sum::<usize>() > 30 * 5, "{counts:?}");

@@ -173,7 +173,11 @@ fn padded(frame: &RgbFrame) -> Vec<u8> {
     if padding == 0 {
         return frame.data.clone();
     }
-    frame.data.chunks_exact(row).flat_map(|r| r.iter().copied().chain(std::iter::repeat_n(0, padding))).collect()
+    frame
+        .data
+        .chunks_exact(row)
+        .flat_map(|r| r.iter().copied().chain(std::iter::repeat_n(0, padding)))
+        .collect()
 }
 
 /// Waits for the end of the stream, at most a minute after the last frame was handed over.

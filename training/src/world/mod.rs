@@ -14,6 +14,7 @@ pub mod config;
 pub mod conversations;
 pub mod encode;
 pub mod extra_trees;
+pub mod facts;
 pub mod generate;
 pub mod grade;
 pub mod hash;
@@ -24,11 +25,13 @@ pub mod placement;
 pub mod played;
 pub mod questions;
 pub mod render;
+pub mod scene_facts;
 pub mod script;
 pub mod shape;
 pub mod suite;
 pub mod templates;
 pub mod truth;
+pub mod words;
 pub mod write;
 
 pub use config::{HoldOut, Split, WorldConfig, clip_seed, is_held_out, split_of};
@@ -37,10 +40,11 @@ pub use grade::grade;
 pub use hash::world_hash;
 pub use motion::{ObjectState, state_at};
 pub use pairs::{Posed, pair};
-pub use questions::{Item, Kind, questions};
+pub use questions::{Item, Kind, image_questions, questions};
 pub use render::{Renderer, contact_sheet, render};
 pub use script::{
-    Behaviour, Category, Colour, Event, EventKind, Heading, LAST_STEP, ObjectSpec, STEPS, Script, Size, Skill, Texture,
+    Behaviour, Category, Colour, Event, EventKind, Heading, LAST_STEP, ObjectSpec, STEPS, Script, Size,
+    Skill, Texture,
 };
 pub use truth::{Action, Truth, TruthFrame, TruthObject, truth};
 

@@ -31,6 +31,8 @@ pub struct ObjectState {
 pub const FLASH_RGB: [u8; 3] = [255, 255, 255];
 /// Height of a hop as a fraction of the picture.
 const HOP: f32 = 0.17;
+/// How far swapping objects swerve.
+const SWAP_ARC: f32 = 0.17;
 /// Steps that a `MoveOnce` takes.
 pub const MOVE_STEPS: f32 = 8.0;
 
@@ -74,7 +76,8 @@ pub fn state_at(script: &Script, t: f32) -> Vec<ObjectState> {
             state
         })
         .collect();
-    let boxes: Vec<_> = script.objects.iter().zip(&states).map(|(o, s)| visible_box(script, shift, o.category, s)).collect();
+    let boxes: Vec<_> =
+        script.objects.iter().zip(&states).map(|(o, s)| visible_box(script, shift, o.category, s)).collect();
     let shares: Vec<f32> = (0..states.len()).map(|i| visible_share(script, shift, &states, i)).collect();
     for ((state, bbox), share) in states.iter_mut().zip(boxes).zip(shares) {
         state.visibility = if bbox.is_some() { share } else { 0.0 };
@@ -114,7 +117,7 @@ fn places_at(script: &Script, t: f32) -> Vec<[f32; 2]> {
     for (start, steps, i, j, above) in swaps {
         let u = ((t - start) / steps).clamp(0.0, 1.0);
         let (a, b) = (places[i], places[j]);
-        let arc = if above { -0.13 } else { 0.13 } * 4.0 * u * (1.0 - u);
+        let arc = if above { -SWAP_ARC } else { SWAP_ARC } * 4.0 * u * (1.0 - u);
         let way = |from: [f32; 2], to: [f32; 2], lift: f32| {
             [from[0] + (to[0] - from[0]) * u, from[1] + (to[1] - from[1]) * u + lift]
         };
@@ -147,7 +150,9 @@ fn scroll(object: &ObjectSpec, behaviour: &Behaviour, t: f32, behind: f32, state
 fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut ObjectState) {
     match object.behaviour {
         Behaviour::Still => {}
-        Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } => scroll(object, &object.behaviour, t, 0.0, state),
+        Behaviour::Scroll { .. } | Behaviour::Accelerate { .. } => {
+            scroll(object, &object.behaviour, t, 0.0, state)
+        }
         Behaviour::Follow { leader, gap } => {
             if let Some(other) = script.objects.get(leader) {
                 state.centre = other.home;
@@ -180,7 +185,8 @@ fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut Obj
             let margin = state.half * REACH;
             let room = 1.0 - 2.0 * margin;
             for axis in 0..2 {
-                state.centre[axis] = margin + room * triangle_wave(phase[axis] + velocity[axis] * t / (2.0 * room));
+                state.centre[axis] =
+                    margin + room * triangle_wave(phase[axis] + velocity[axis] * t / (2.0 * room));
             }
         }
         Behaviour::MoveOnce { heading, distance, at, starts } => {
@@ -248,7 +254,12 @@ fn spin_angle(category: Category, u: f32) -> f32 {
     }
 }
 
-fn visible_box(script: &Script, shift: [f32; 2], category: Category, state: &ObjectState) -> Option<[f32; 4]> {
+fn visible_box(
+    script: &Script,
+    shift: [f32; 2],
+    category: Category,
+    state: &ObjectState,
+) -> Option<[f32; 4]> {
     if !state.present {
         return None;
     }
@@ -294,10 +305,12 @@ fn visible_share(script: &Script, shift: [f32; 2], states: &[ObjectState], index
         .objects
         .iter()
         .zip(states)
-        .filter(|(o, s)| o.depth > depth && s.present && {
-            let reach = s.half + state.half;
-            let (dx, dy) = (s.centre[0] - state.centre[0], s.centre[1] - state.centre[1]);
-            dx * dx + dy * dy < reach * reach
+        .filter(|(o, s)| {
+            o.depth > depth && s.present && {
+                let reach = s.half + state.half;
+                let (dx, dy) = (s.centre[0] - state.centre[0], s.centre[1] - state.centre[1]);
+                dx * dx + dy * dy < reach * reach
+            }
         })
         .map(|(_, s)| s)
         .collect();

@@ -21,7 +21,9 @@ impl Behaviour {
             Behaviour::Orbit { clockwise, radius, period, phase } => {
                 Behaviour::Orbit { clockwise: !clockwise, radius, period, phase }
             }
-            Behaviour::Pulse { growing, period, phase } => Behaviour::Pulse { growing: !growing, period, phase },
+            Behaviour::Pulse { growing, period, phase } => {
+                Behaviour::Pulse { growing: !growing, period, phase }
+            }
             Behaviour::Cycle { colours: [a, b, c], dwell, phase } => {
                 Behaviour::Cycle { colours: [a, c, b], dwell, phase }
             }

@@ -1,13 +1,17 @@
-//! Questions about a clip: which facts of a script can be seen, and how they are asked.
+//! Questions about a clip: facts put into words as open, yes/no and multiple-choice questions.
 //!
-//! In: a [`Script`] (whose truth is known) and a random generator for kind and wording. Out: [`Item`]s with the right answer,
-//! the options, and the answer that the twin clip would have. Facts that cannot be decided from the 32 sampled
-//! frames (hidden, out of view, ambiguous) are left out. The wording itself lives in `templates`.
+//! In: a [`Script`] (or a [`Fact`]) and a random generator for kind and wording. Out: [`Item`]s with the right answer, the options, and the
+//! answer that the twin clip would have. What can be seen is decided in `facts`, the wording lives in `templates`.
 
+use rand::Rng;
+use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{Fact, facts};
+use super::scene_facts::image_facts;
 use super::script::{Script, Skill};
+use super::templates::{fill, templates};
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -19,6 +23,11 @@ pub enum Kind {
     YesNo,
     /// Lettered options; the answer is "(B) right".
     MultipleChoice,
+}
+
+impl Kind {
+    /// Every kind.
+    pub const ALL: [Kind; 3] = [Kind::Open, Kind::YesNo, Kind::MultipleChoice];
 }
 
 /// One question with its answer.
@@ -42,8 +51,69 @@ pub struct Item {
     pub window: [usize; 2],
 }
 
-/// All decidable questions of a clip, one per fact.
+impl Item {
+    /// The same question for the twin clip.
+    pub fn twin(&self, window: [usize; 2]) -> Option<Item> {
+        let answer = self.twin_answer.clone()?;
+        Some(Item { answer, twin_answer: Some(self.answer.clone()), window, ..self.clone() })
+    }
+}
+
+/// All decidable questions of a clip: one per fact, in a random kind and wording; order of the clip's objects.
 pub fn questions(script: &Script, rng: &mut ChaCha8Rng) -> Vec<Item> {
-    let _ = (script, rng);
-    Vec::new()
+    facts(script, rng).iter().map(|fact| pose(fact, rng)).collect()
+}
+
+/// Questions that the single frame at `step` answers: colours, and how objects lie to each other.
+pub fn image_questions(script: &Script, step: usize, rng: &mut ChaCha8Rng) -> Vec<Item> {
+    image_facts(script, step, rng).iter().map(|fact| pose(fact, rng)).collect()
+}
+
+/// Puts a fact as a question of a random kind.
+pub fn pose(fact: &Fact, rng: &mut ChaCha8Rng) -> Item {
+    let kind = Kind::ALL[rng.random_range(0..3)];
+    pose_as(fact, kind, rng)
+}
+
+/// Puts a fact as a question of the given kind, in a random wording; what is right and what is the twin's enters alike.
+pub fn pose_as(fact: &Fact, kind: Kind, rng: &mut ChaCha8Rng) -> Item {
+    let template = templates(fact.skill, kind).choose(rng).copied().unwrap_or("{0} {a} {b}");
+    let mut two = [fact.right.clone(), fact.twin.clone()];
+    two.shuffle(rng);
+    let (question, answer, options, twin) = match kind {
+        Kind::Open => {
+            let question = fill(template, &fact.slots, &two, "");
+            (question, fact.right.clone(), fact.options.clone(), fact.twin.clone())
+        }
+        Kind::YesNo => {
+            let question = fill(template, &fact.slots, &two, &two[0]);
+            let reply = |holds: bool| if holds { "yes" } else { "no" }.to_string();
+            let holds = two[0] == fact.right;
+            (question, reply(holds), vec![reply(true), reply(false)], reply(!holds))
+        }
+        Kind::MultipleChoice => {
+            let mut shown = two.to_vec();
+            if fact.skill == Skill::ObjectShuffle {
+                shown = fact.options.clone();
+                shown.shuffle(rng);
+            }
+            let lettered: Vec<String> =
+                shown.iter().zip('A'..='Z').map(|(option, letter)| format!("({letter}) {option}")).collect();
+            let find = |text: &str| {
+                shown.iter().position(|o| o == text).map_or(String::new(), |i| lettered[i].clone())
+            };
+            let question = format!("{}\n{}", fill(template, &fact.slots, &two, ""), lettered.join("\n"));
+            (question, find(&fact.right), lettered.clone(), find(&fact.twin))
+        }
+    };
+    Item {
+        skill: fact.skill,
+        kind,
+        question,
+        answer,
+        options,
+        twin_answer: Some(twin),
+        subjects: fact.subjects.clone(),
+        window: fact.window,
+    }
 }

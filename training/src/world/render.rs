@@ -4,7 +4,8 @@
 //! between the frames of a clip. The backdrop follows the camera by whole pixels, objects by fractions. Asks and decides nothing.
 
 use tiny_skia::{
-    FillRule, GradientStop, LinearGradient, Paint, Path, PathBuilder, Pixmap, Point, Rect, Shader, SpreadMode, Transform,
+    FillRule, GradientStop, LinearGradient, Paint, Path, PathBuilder, Pixmap, Point, Rect, Shader,
+    SpreadMode, Transform,
 };
 use utr_models::RgbFrame;
 
@@ -106,7 +107,8 @@ impl<'a> Renderer<'a> {
             let mut spots = PathBuilder::new();
             for [x, y] in dots(object.category) {
                 let [cos, sin] = polar([0.0, 0.0], 1.0, state.angle);
-                let (px, py) = (centre[0] + half * (x * cos - y * sin), centre[1] + half * (x * sin + y * cos));
+                let (px, py) =
+                    (centre[0] + half * (x * cos - y * sin), centre[1] + half * (x * sin + y * cos));
                 spots.push_circle(px, py, half * 0.2);
             }
             if let Some(path) = spots.finish() {
@@ -157,14 +159,12 @@ fn darker(rgb: [u8; 3]) -> [u8; 3] {
 fn stripes(rgb: [u8; 3], centre: [f32; 2], half: f32, angle: f32) -> Shader<'static> {
     let [x, y] = polar(centre, half * 0.72, angle);
     let (light, dark) = (colour(rgb), colour(darker(rgb)));
-    let stops = vec![
-        GradientStop::new(0.0, light),
-        GradientStop::new(0.6, light),
-        GradientStop::new(0.6, dark),
-        GradientStop::new(1.0, dark),
-    ];
+    // Soft edges: hard ones would shimmer under the camera's sway.
+    let stops = [(0.0, light), (0.4, light), (0.6, dark), (0.8, dark), (1.0, light)];
+    let stops = stops.map(|(at, shade)| GradientStop::new(at, shade)).to_vec();
     let (start, end) = (Point::from_xy(centre[0], centre[1]), Point::from_xy(x, y));
-    LinearGradient::new(start, end, stops, SpreadMode::Repeat, Transform::identity()).unwrap_or_else(|| solid(rgb))
+    LinearGradient::new(start, end, stops, SpreadMode::Repeat, Transform::identity())
+        .unwrap_or_else(|| solid(rgb))
 }
 
 fn path_of(outline: &Outline) -> Option<Path> {

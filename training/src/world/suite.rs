@@ -78,7 +78,10 @@ impl Suite {
 
     fn check(&self) -> Result<(), String> {
         if self.pairs_per_skill == 0 || self.pairs_per_skill as u64 > SEEDS_PER_SKILL {
-            return Err(format!("pairs_per_skill must be 1 to {SEEDS_PER_SKILL}, found {}", self.pairs_per_skill));
+            return Err(format!(
+                "pairs_per_skill must be 1 to {SEEDS_PER_SKILL}, found {}",
+                self.pairs_per_skill
+            ));
         }
         if !(0.0..=1.0).contains(&self.held_out_share) {
             return Err(format!("held_out_share must be 0 to 1, found {}", self.held_out_share));
@@ -108,7 +111,12 @@ impl Suite {
         let rule = if held_out { HoldOut::Only } else { self.world.held_out };
         let config = self.world.clone().with_held_out(rule);
         let seed = clip_seed(self.split, self.first_seed + skill as u64 * SEEDS_PER_SKILL + n as u64);
-        SuitePair { id: format!("{}-{n:03}", skill.word()), skill, held_out, twins: pair(skill, seed, &config) }
+        SuitePair {
+            id: format!("{}-{n:03}", skill.word()),
+            skill,
+            held_out,
+            twins: pair(skill, seed, &config),
+        }
     }
 
     /// The demo clip and its questions.

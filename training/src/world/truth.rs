@@ -104,7 +104,9 @@ fn actions_of(script: &Script, object: usize) -> Vec<Action> {
     let whole = |text: String| action(-1.0, LAST_STEP + 1.0, text);
     let mut actions = Vec::new();
     match script.played_behaviour(object) {
-        Behaviour::Still if script.played_events(object).is_empty() => actions.push(whole("stands still".into())),
+        Behaviour::Still if script.played_events(object).is_empty() => {
+            actions.push(whole("stands still".into()))
+        }
         Behaviour::Still => {}
         Behaviour::Scroll { heading, .. } => actions.push(whole(format!("moves {}", heading.word()))),
         Behaviour::Accelerate { heading, from, to, .. } => {

@@ -17,7 +17,8 @@ use super::conversations::{STEPS_PER_SECOND, world_tracks_at};
 use super::encode::Encoder;
 use super::suite::Suite;
 use super::{
-    Item, Renderer, STEPS, Script, Split, Truth, WorldConfig, clip_seed, generate, questions, truth, world_hash,
+    Item, Renderer, STEPS, Script, Split, Truth, WorldConfig, clip_seed, generate, questions, truth,
+    world_hash,
 };
 use crate::queries::llava::{self, Conversation};
 use crate::queries::tracks::{write_atomic, write_jsonl};
@@ -198,7 +199,8 @@ fn split_word(split: Split) -> &'static str {
 /// Writes `world.json`, or checks that it holds these settings.
 fn claim(output: &Path, settings: &Settings) -> Result<()> {
     let path = output.join("world.json");
-    let wanted = serde_json::to_string_pretty(settings).map_err(|e| Error::format(&path, e.to_string()))? + "\n";
+    let wanted =
+        serde_json::to_string_pretty(settings).map_err(|e| Error::format(&path, e.to_string()))? + "\n";
     match std::fs::read_to_string(&path) {
         Ok(found) if found == wanted => Ok(()),
         Ok(_) => Err(Error::format(

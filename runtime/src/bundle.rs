@@ -1,0 +1,153 @@
+//! `utr bundle`: what a bundle holds, and whether it still answers as it did when it was made.
+//!
+//! Comes in: a bundle's folder. Goes out: a summary, or the replayed golden questions with their tokens compared one by
+//! one. Hashes are checked in both, by opening the bundle; nothing is changed.
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+
+use utr_models::bundle::{Bundle, GoldenQuestion};
+use utr_models::generate::Sampling as TokenSampling;
+use utr_models::prompt::Kind;
+
+use crate::capture::CaptureOptions;
+use crate::encode::EncoderKind;
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::load::Model;
+use crate::pipeline::{Pipeline, Question};
+use crate::sample::Sampling;
+use crate::source::Source;
+use crate::window;
+
+/// Prints a summary, or the whole manifest as JSON.
+///
+/// # Errors
+/// Whatever is wrong with the bundle, and a closed standard output.
+pub fn inspect(folder: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    let bundle = Bundle::open(folder)?;
+    let manifest = bundle.manifest();
+    if json {
+        serde_json::to_writer_pretty(&mut *out, manifest)?;
+        writeln!(out)?;
+        return Ok(());
+    }
+    let (vision, decoder) = (&manifest.network.vision, &manifest.network.decoder);
+    let mib = |bytes: u64| bytes as f64 / f64::from(1 << 20);
+    writeln!(out, "{} (format {})", manifest.name, manifest.format_version)?;
+    writeln!(out, "hash      {}", bundle.hash())?;
+    writeln!(
+        out,
+        "vision    {} layers, {} channels, {}x{} pixels, {} tokens a frame",
+        vision.num_layers,
+        vision.hidden_size,
+        vision.image_size,
+        vision.image_size,
+        vision.tokens()
+    )?;
+    writeln!(
+        out,
+        "decoder   {} layers, {} channels, {}/{} heads, {} tokens of vocabulary, {} positions, {}",
+        decoder.num_layers,
+        decoder.hidden_size,
+        decoder.num_heads,
+        decoder.num_kv_heads,
+        decoder.vocab_size,
+        decoder.context_length,
+        manifest.quantization.format.as_str()
+    )?;
+    writeln!(out, "window    {} frames, {} a second when live", manifest.window.frames, manifest.window.fps)?;
+    let memory = &manifest.memory;
+    writeln!(
+        out,
+        "memory    {:.1} MiB: weights {:.1}, window {:.1}, keys and values {:.1}, scratch {:.1}",
+        mib(memory.weights + memory.window + memory.kv + memory.scratch),
+        mib(memory.weights),
+        mib(memory.window),
+        mib(memory.kv),
+        mib(memory.scratch)
+    )?;
+    for (name, file) in &manifest.files {
+        writeln!(out, "file      {:<24} {:>9} bytes  {}", name, file.bytes, file.sha256)?;
+    }
+    for (name, score) in &manifest.scores {
+        writeln!(out, "score     {name:<24} {score:.1}")?;
+    }
+    writeln!(out, "golden    {} questions", manifest.golden.len())?;
+    let provenance = &manifest.provenance;
+    writeln!(out, "made by   {}, {:.1} hours of training", provenance.exporter, provenance.hours)?;
+    Ok(())
+}
+
+/// Checks hashes and asks the golden questions again; false where the bundle was altered or answers otherwise.
+///
+/// # Errors
+/// What keeps the questions from being asked: an encoder that is missing, a source that cannot be read, an interrupt.
+pub fn verify(
+    folder: &Path,
+    encoder: EncoderKind,
+    interrupt: &Interrupt,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let bundle = match Bundle::open(folder) {
+        Ok(bundle) => bundle,
+        Err(error @ (utr_models::Error::Bundle { .. } | utr_models::Error::Format { .. })) => {
+            writeln!(out, "no: {error}")?;
+            return Ok(false);
+        }
+        Err(error) => return Err(error.into()),
+    };
+    let manifest = bundle.manifest();
+    writeln!(out, "files     {} with the hashes of the manifest {}", manifest.files.len(), bundle.hash())?;
+    if manifest.golden.is_empty() {
+        writeln!(out, "golden    none to ask")?;
+        return Ok(true);
+    }
+    let mut pipeline = Pipeline::new(Model::open_bundle(&bundle, encoder)?, window::CAPACITY, interrupt.clone());
+    let options = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
+    let (mut seen, mut equal) = (None, 0);
+    for golden in &manifest.golden {
+        let clip = (golden.source.clone(), golden.frames);
+        if seen.as_ref() != Some(&clip) {
+            let source = golden_source(bundle.folder(), &golden.source)?;
+            pipeline.watch(&source, Sampling::Uniform { frames: golden.frames }, &options)?;
+            seen = Some(clip);
+        }
+        let (text, tokens) = replay(&mut pipeline, golden)?;
+        if tokens == golden.tokens {
+            equal += 1;
+            continue;
+        }
+        writeln!(out, "no: {:?} on {} gives {text:?}, the manifest says {:?}", golden.question, golden.source, golden.answer)?;
+    }
+    writeln!(out, "golden    {equal} of {} answers equal, token for token, with {encoder:?}", manifest.golden.len())?;
+    Ok(equal == manifest.golden.len())
+}
+
+/// The golden question's answer, greedy.
+fn replay(pipeline: &mut Pipeline, golden: &GoldenQuestion) -> Result<(String, Vec<u32>)> {
+    let question = Question {
+        text: golden.question.clone(),
+        prompt: Kind::Tokenizer,
+        // One more than the golden answer: an answer that should have stopped is then seen to go on.
+        sampling: TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: golden.tokens.len() + 1 },
+        asked: Instant::now(),
+    };
+    let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
+    Ok((answer.text, answer.tokens))
+}
+
+/// A golden source: with a scheme as it stands, without one a path inside the bundle.
+fn golden_source(folder: &Path, text: &str) -> Result<Source> {
+    match Source::parse(text)? {
+        Source::Path(path) if path.components().all(|part| matches!(part, std::path::Component::Normal(_))) => {
+            Ok(Source::Path(folder.join(path)))
+        }
+        Source::Path(path) => {
+            Err(Error::Bundle(format!("a golden question points outside the bundle, to {}", PathBuf::from(path).display())))
+        }
+        other @ (Source::Pattern(_) | Source::Test(_)) => Ok(other),
+        Source::Gst(_) => Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into())),
+    }
+}
