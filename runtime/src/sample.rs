@@ -16,6 +16,9 @@ use crate::window;
 /// Pictures kept while the length of a clip is still unknown, in bytes; longer clips are decoded a second time.
 pub const KEEP_BYTES: usize = 256 << 20;
 
+/// Longest clip, in frames: 18 hours at 30 a second. Beyond it a source counts as endless.
+pub const MAX_CLIP_FRAMES: usize = 2_000_000;
+
 /// Frames per second taken from a live source where nothing was said.
 pub const LIVE_FPS: f64 = 2.0;
 
@@ -105,6 +108,9 @@ fn uniform(
     let (mut kept, mut bytes, mut total, mut overflow) = (Vec::new(), 0, 0, false);
     while let Some(stamp) = clip.advance()? {
         total += 1;
+        if total > MAX_CLIP_FRAMES {
+            return Err(Error::capture(source.to_string(), "it does not end; use --fps, or bound the pipeline"));
+        }
         if !overflow {
             let frame = take(clip.as_mut(), stamp)?;
             bytes += frame.image.data.len();

@@ -143,7 +143,9 @@ fn start(
         missing: Vec::new(),
         other_pads,
     };
-    match capture.pipeline.set_state(gst::State::Playing) {
+    // Only the step to paused tells whether the source is live.
+    let paused = capture.pipeline.set_state(gst::State::Paused);
+    match paused.and_then(|change| capture.pipeline.set_state(gst::State::Playing).map(|_| change)) {
         Ok(change) => capture.live = change == gst::StateChangeSuccess::NoPreroll,
         Err(_) => {
             let reason = capture.bus_error().unwrap_or_else(|| "an element refused to start".into());

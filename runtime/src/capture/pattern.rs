@@ -157,7 +157,7 @@ mod tests {
         };
         assert_eq!(
             NAMES.map(|name| hash(&format!("pattern://{name}?frames=5&seed=9&width=33&height=21"))),
-            [0, 0, 0]
+            [340_110_235_822_169_858, 14_023_757_871_631_061_989, 5_511_890_716_057_688_121]
         );
     }
 
