@@ -4,7 +4,6 @@
 //! tokenizer, template and manifest, with golden questions answered by the very files that were written. A bundle that cannot be loaded
 //! and asked is never left behind.
 
-use crate::world::suite::Suite;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
@@ -219,18 +218,6 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
             })
         })
         .collect()
-}
-
-/// Writes the demo clips of a suite (the clip and its reversal) and `questions.json` with the right answers.
-pub fn demo_questions(suite: &Suite) -> serde_json::Value {
-    let demo = suite.demo();
-    let entry = |clip: &str, item: &crate::world::Item, answer: &str| {
-        serde_json::json!({"clip": clip, "question": item.question, "answer": answer, "skill": item.skill.word()})
-    };
-    let items: Vec<_> = demo.items.iter().take(5).collect();
-    let forward = items.iter().map(|item| entry("clip.mp4", item, &item.answer));
-    let twin = items.iter().map(|item| entry("twin.mp4", item, item.twin_answer.as_deref().unwrap_or("")));
-    serde_json::Value::Array(forward.chain(twin).collect())
 }
 
 /// Reads a format name.

@@ -97,7 +97,7 @@ impl<'a> Driver<'a> {
             let begun = Instant::now();
             let factor = stage.schedule.factor(state.step, stage.steps);
             let (loss, grads) = self.gradients(stage, state, &network, &encoder, &optimizer)?;
-            let norm = optimizer.step(&grads, &stage.schedule, factor)?;
+            let norm = optimizer.step(&grads, &stage.schedule, factor, &self.pools)?;
             if !loss.is_finite() || !norm.is_finite() {
                 bail!(
                     "stage {} diverged at update {}: loss {loss}, gradient norm {norm}; the last good checkpoint is {}. Lower lr or raise warmup.",

@@ -6,7 +6,6 @@
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
-use rayon::prelude::*;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -160,21 +159,41 @@ impl AdamW {
     }
 
     /// One update with the gradients `grads` (one flat vector per variable), scaled so that their norm is at most `clip`.
-    /// Returns the norm before scaling.
-    pub fn step(&mut self, grads: &[Vec<f32>], schedule: &Schedule, factor: f64) -> Result<f64> {
+    /// Returns the norm before scaling. Variables are spread over one-thread `pools`; without any, this thread does all.
+    pub fn step(&mut self, grads: &[Vec<f32>], schedule: &Schedule, factor: f64, pools: &[rayon::ThreadPool]) -> Result<f64> {
         let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let scale = if norm > schedule.clip { (schedule.clip / norm) as f32 } else { 1.0 };
         self.updates += 1;
         let rule = Rule { schedule, factor, scale, updates: self.updates };
-        let moments = self.first.par_iter_mut().zip(self.second.par_iter_mut());
-        let variables = self.vars.par_iter().zip(self.names.par_iter());
-        variables.zip(grads.par_iter()).zip(moments).try_for_each(|(((var, name), grad), (first, second))| {
-            if schedule.muon && is_block_matrix(name) {
-                rule.muon(var, name, grad, first)
-            } else {
-                rule.adamw(var, name, grad, first, second)
-            }
-        })?;
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        let variables = self.vars.iter().zip(&self.names).zip(grads).zip(moments);
+        let mut shares: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
+        let places = shares.len().max(1);
+        shares.resize_with(places, Vec::new);
+        for (i, variable) in variables.enumerate() {
+            shares[i % places].push(variable);
+        }
+        let update = |share: Vec<(((&Var, &String), &Vec<f32>), (&mut Vec<f32>, &mut Vec<f32>))>| {
+            share.into_iter().try_for_each(|(((var, name), grad), (first, second))| {
+                if schedule.muon && is_block_matrix(name) {
+                    rule.muon(var, name, grad, first)
+                } else {
+                    rule.adamw(var, name, grad, first, second)
+                }
+            })
+        };
+        if pools.is_empty() {
+            shares.into_iter().try_for_each(update)?;
+        } else {
+            std::thread::scope(|scope| {
+                let mut threads = Vec::new();
+                for (pool, share) in pools.iter().zip(shares) {
+                    let update = &update;
+                    threads.push(scope.spawn(move || pool.install(|| update(share))));
+                }
+                threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?)
+            })?;
+        }
         Ok(norm)
     }
 
@@ -219,7 +238,7 @@ mod tests {
     fn adamw_makes_the_textbook_first_step() {
         let var = Var::from_vec(vec![1.0f32, -2.0], (1, 2), &Device::Cpu).unwrap();
         let mut optimizer = AdamW::new([("x".to_string(), var.clone())]);
-        let norm = optimizer.step(&[vec![0.3, -0.4]], &schedule(false), 1.0).unwrap();
+        let norm = optimizer.step(&[vec![0.3, -0.4]], &schedule(false), 1.0, &[]).unwrap();
         assert!((norm - 0.5).abs() < 1e-6);
         // Unbiased moments of one gradient are the gradient and its square: the step is lr times its sign, plus the decay.
         let got = var.as_detached_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -252,12 +271,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let var = || Var::from_vec(vec![1.0f32; 4], (2, 2), &Device::Cpu).unwrap();
         let mut a = AdamW::new([("w".to_string(), var())]);
-        a.step(&[vec![0.1, 0.2, 0.3, 0.4]], &schedule(false), 1.0).unwrap();
+        a.step(&[vec![0.1, 0.2, 0.3, 0.4]], &schedule(false), 1.0, &[]).unwrap();
         a.save(&folder.path().join("o")).unwrap();
         let mut b = AdamW::new([("w".to_string(), Var::from_tensor(a.vars()[0].as_tensor()).unwrap())]);
         b.restore(&folder.path().join("o")).unwrap();
         for optimizer in [&mut a, &mut b] {
-            optimizer.step(&[vec![0.4, 0.3, 0.2, 0.1]], &schedule(false), 1.0).unwrap();
+            optimizer.step(&[vec![0.4, 0.3, 0.2, 0.1]], &schedule(false), 1.0, &[]).unwrap();
         }
         let values = |o: &AdamW| o.vars()[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(&a), values(&b));
