@@ -1,1 +1,1 @@
-
+//! Benchmarks live in their own targets; this library is empty.
