@@ -9,8 +9,12 @@ use minijinja::{Environment, Error, ErrorKind, Value};
 
 /// Sets an environment up as `transformers` does.
 pub(crate) fn prepare(environment: &mut Environment<'_>) {
-    environment.set_trim_blocks(true);
-    environment.set_lstrip_blocks(true);
+    // The default delimiters need no custom syntax; only the whitespace rules differ.
+    let mut syntax = minijinja::syntax::SyntaxConfig::builder();
+    syntax.trim_blocks(true).lstrip_blocks(true);
+    if let Ok(syntax) = syntax.build() {
+        environment.set_syntax(syntax);
+    }
     environment.set_unknown_method_callback(minijinja_contrib::pycompat::unknown_method_callback);
     environment.add_function("raise_exception", |message: String| -> Result<String, Error> {
         Err(Error::new(ErrorKind::InvalidOperation, message))

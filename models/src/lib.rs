@@ -26,3 +26,6 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
 pub use network::Network;
+
+#[cfg(test)]
+mod peer_tests;

@@ -59,7 +59,7 @@ pub struct Example {
 impl Network {
     /// Builds the network over `weights`, which may be variables under training.
     pub fn new(config: Config, weights: &Weights) -> Result<Self> {
-        Ok(Self { vision: VisionTower::new(&config, weights)?, decoder: Qwen2::new(&config.text, weights)?, config })
+        Ok(Self { vision: VisionTower::new(&config.vision, &config.feature_layers, weights)?, decoder: Qwen2::new(&config.text, weights)?, config })
     }
 
     /// Loads a Hugging Face folder.

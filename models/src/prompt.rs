@@ -179,7 +179,7 @@ impl ChatTemplate {
         environment
             .render_str(
                 &self.source,
-                context! { messages, add_generation_prompt, ..JinjaValue::from_serialize(&self.variables) },
+                context! { messages, add_generation_prompt, ..JinjaValue::from(self.variables.clone()) },
             )
             .map_err(|e| Error::format(&self.path, format!("chat template: {e:#}")))
     }
@@ -193,7 +193,7 @@ impl ChatTemplate {
             }
             Content::Parts => {
                 let video = message.video.then(|| context! { type => "video" });
-                let text = context! { type => "text", text => message.text };
+                let text = context! { type => "text", text => message.text.as_str() };
                 context! { role, content => video.into_iter().chain([text]).collect::<Vec<_>>() }
             }
         }

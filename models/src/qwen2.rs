@@ -11,10 +11,11 @@ use crate::vision::take;
 use crate::weights::Weights;
 use candle_core::quantized::{QMatMul, QTensor};
 use candle_core::{Device, Module, Tensor};
+use std::path::Path;
 use std::sync::Arc;
 
 /// A map, dense or quantized.
-pub(crate) enum Linear {
+enum Linear {
     Dense { weight: Tensor, bias: Option<Tensor> },
     Quantized { weight: QMatMul, bias: Option<Tensor> },
 }
@@ -25,7 +26,7 @@ impl Linear {
         Ok(Self::Dense { weight: take(weights, &format!("{name}.weight"))?, bias })
     }
 
-    pub(crate) fn quantized(weight: QTensor, bias: Option<Tensor>) -> Result<Self> {
+    fn quantized(weight: QTensor, bias: Option<Tensor>) -> Result<Self> {
         Ok(Self::Quantized { weight: QMatMul::from_qtensor(weight)?, bias })
     }
 
@@ -44,16 +45,16 @@ impl Linear {
 }
 
 /// One block.
-pub(crate) struct Block {
-    pub(crate) input_norm: Tensor,
-    pub(crate) q: Linear,
-    pub(crate) k: Linear,
-    pub(crate) v: Linear,
-    pub(crate) o: Linear,
-    pub(crate) post_norm: Tensor,
-    pub(crate) gate: Linear,
-    pub(crate) up: Linear,
-    pub(crate) down: Linear,
+struct Block {
+    input_norm: Tensor,
+    q: Linear,
+    k: Linear,
+    v: Linear,
+    o: Linear,
+    post_norm: Tensor,
+    gate: Linear,
+    up: Linear,
+    down: Linear,
 }
 
 impl Block {
@@ -152,11 +153,11 @@ impl KvCache {
 
 /// The decoder with its weights.
 pub struct Qwen2 {
-    pub(crate) config: TextConfig,
-    pub(crate) embedding: Tensor,
-    pub(crate) blocks: Vec<Block>,
-    pub(crate) norm: Tensor,
-    pub(crate) head: Linear,
+    config: TextConfig,
+    embedding: Tensor,
+    blocks: Vec<Block>,
+    norm: Tensor,
+    head: Linear,
 }
 
 impl Qwen2 {
@@ -174,6 +175,53 @@ impl Qwen2 {
             norm: take(weights, "language_model.norm.weight")?,
             head,
         })
+    }
+
+    /// Loads a quantized decoder. Matrices stay as the file has them; the embedding table is widened to f32.
+    pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
+        let device = Device::Cpu;
+        let crate::gguf::DecoderFile { config: e, mut tensors, .. } = crate::gguf::read_decoder(path.as_ref(), &device)?;
+        let config = TextConfig {
+            hidden: e.hidden_size,
+            intermediate: e.intermediate_size,
+            layers: e.num_layers,
+            heads: e.num_heads,
+            kv_heads: e.num_kv_heads,
+            head_dim: e.hidden_size / e.num_heads,
+            vocab: e.vocab_size,
+            rope_theta: f64::from(e.rope_theta),
+            rms_norm_eps: f64::from(e.rms_norm_eps),
+            max_positions: e.context_length,
+            tied: e.tied,
+        };
+        let mut take = |name: String| {
+            let reason = || Error::Tensor { name: name.clone(), file: path.as_ref().to_path_buf(), reason: "is missing".into() };
+            tensors.remove(&name).ok_or_else(reason)
+        };
+        let table = take("token_embd.weight".into())?;
+        let embedding = table.dequantize(&device)?;
+        let block = |i: usize, take: &mut dyn FnMut(String) -> Result<QTensor>| -> Result<Block> {
+            let mut wide = |part: &str| Ok::<_, Error>(take(format!("blk.{i}.{part}"))?.dequantize(&device)?);
+            let (input_norm, post_norm) = (wide("attn_norm.weight")?, wide("ffn_norm.weight")?);
+            let biases = [wide("attn_q.bias")?, wide("attn_k.bias")?, wide("attn_v.bias")?];
+            let [bq, bk, bv] = biases.map(Some);
+            let mut map = |part: &str, bias| Linear::quantized(take(format!("blk.{i}.{part}.weight"))?, bias);
+            Ok(Block {
+                input_norm,
+                q: map("attn_q", bq)?,
+                k: map("attn_k", bk)?,
+                v: map("attn_v", bv)?,
+                o: map("attn_output", None)?,
+                post_norm,
+                gate: map("ffn_gate", None)?,
+                up: map("ffn_up", None)?,
+                down: map("ffn_down", None)?,
+            })
+        };
+        let blocks = (0..config.layers).map(|i| block(i, &mut take)).collect::<Result<_>>()?;
+        let norm = take("output_norm.weight".into())?.dequantize(&device)?;
+        let head = if config.tied { table } else { take("output.weight".into())? };
+        Ok(Self { config, embedding, blocks, norm, head: Linear::quantized(head, None)? })
     }
 
     /// Sizes.

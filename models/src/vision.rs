@@ -4,11 +4,12 @@
 //! *before* `post_layernorm` (reference: `modeling_llava_onevision.py`, `vision_feature_layer`), the pool works on projected
 //! features, as the reference's video path does. Frames do not see each other. No any-res tiling here.
 
-use crate::config::Config;
+use crate::config::VisionConfig;
 use crate::error::{Error, Result};
 use crate::ops::{self, Packing, Sequence};
-use crate::weights::Weights;
-use candle_core::Tensor;
+use crate::weights::{Weights, canonical};
+use candle_core::{Device, Tensor};
+use std::path::Path;
 use std::sync::Arc;
 
 /// Looks up a tensor that [`crate::weights::load`] has already checked.
@@ -106,14 +107,13 @@ pub struct VisionTower {
 }
 
 impl VisionTower {
-    /// Builds the tower from checked weights.
-    pub fn new(config: &Config, weights: &Weights) -> Result<Self> {
-        let v = &config.vision;
+    /// Builds the tower from checked weights; `feature_layers` as [`crate::Config::feature_layers`].
+    pub fn new(v: &VisionConfig, feature_layers: &[usize], weights: &Weights) -> Result<Self> {
         let patch_weight = take(weights, "vision_tower.embeddings.patch_embedding.weight")?;
         let grid = v.grid();
         let matrix = crate::onnx::pool_matrix(grid, grid.div_ceil(2));
         let pool = Tensor::from_vec(matrix, (grid.div_ceil(2).pow(2), grid * grid), patch_weight.device())?;
-        let deepest = config.feature_layers.iter().copied().max().unwrap_or(v.layers);
+        let deepest = feature_layers.iter().copied().max().unwrap_or(v.layers);
         Ok(Self {
             patch_weight: patch_weight.reshape((v.hidden, 3 * v.patch * v.patch))?,
             patch_bias: take(weights, "vision_tower.embeddings.patch_embedding.bias")?,
@@ -123,11 +123,32 @@ impl VisionTower {
             linear_2: Dense::new(weights, "multi_modal_projector.linear_2")?,
             pool,
             newline: take(weights, "image_newline")?,
-            feature_layers: config.feature_layers.clone(),
+            feature_layers: feature_layers.to_vec(),
             grid,
             patch: v.patch,
             heads: v.heads,
         })
+    }
+
+    /// Loads the tower of a `vision.onnx` that this program wrote: the same weights as the graph runs with.
+    pub fn from_onnx(path: impl AsRef<Path>) -> Result<Self> {
+        let file = crate::onnx::read_vision(path.as_ref())?;
+        let e = &file.config;
+        let config = VisionConfig {
+            hidden: e.hidden_size,
+            intermediate: e.intermediate_size,
+            layers: e.num_layers,
+            heads: e.num_heads,
+            image_size: e.image_size,
+            patch: e.patch_size,
+            layer_norm_eps: f64::from(e.layer_norm_eps),
+        };
+        let tensor = |(name, (shape, data)): (String, (Vec<usize>, Vec<f32>))| {
+            let name = canonical(&name).unwrap_or(name);
+            Ok((name, Tensor::from_vec(data, shape, &Device::Cpu)?))
+        };
+        let weights = file.tensors.into_iter().map(tensor).collect::<Result<Weights>>()?;
+        Self::new(&config, &[config.layers], &weights)
     }
 
     /// The vector that closes a video: (hidden of the decoder).

@@ -83,8 +83,8 @@ pub enum EncodeName {
 pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
     let suite = args.suite.as_deref().map(Suite::load).transpose()?;
     if let (Some(from), Some(suite)) = (args.find_demo, &suite) {
-        let Some(found) = find_demo(suite, from, 5, 4) else {
-            bail!("no clip among 10000 from {from} on poses five order questions over four skills");
+        let Some(found) = find_demo(suite, from, 5, 5) else {
+            bail!("no clip among 10000 from {from} on poses questions on five order skills");
         };
         println!("{found}");
         return Ok(());
