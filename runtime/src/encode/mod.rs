@@ -112,7 +112,7 @@ pub fn encode_frames(
         interrupt.check()?;
         let mut pixels = Vec::new();
         for frame in batch {
-            pixels.extend(encoder.preprocessing().pixels(&frame.image));
+            pixels.extend(encoder.preprocessing().frame_pixels(&frame.image)?);
         }
         let tokens = encoder.encode(&pixels, batch.len())?;
         let per_frame = encoder.tokens_per_frame() * encoder.hidden();
