@@ -1,1 +1,1 @@
-
+//! Micro-benches and side-by-side runs against peers.

@@ -268,7 +268,13 @@ def compare_onnx(trained, work):
 
 
 def versions():
-    from importlib.metadata import version
+    from importlib.metadata import PackageNotFoundError, version as installed
+
+    def version(name):
+        try:
+            return installed(name)
+        except PackageNotFoundError:
+            return "is missing"  # its comparison will fail
 
     names = ["transformers", "torch", "tokenizers", "llama-cpp-python", "onnxruntime", "pillow"]
     return ", ".join(f"{name} {version(name)}" for name in names)

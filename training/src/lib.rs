@@ -1,7 +1,20 @@
 //! Video to UTR data to a trained, measured, quantized bundle: the library behind `utr-train`.
+//!
+//! The modules in the order of the data: world (and, later, experts) → tracks → queries → train → tpl, eval → export. `run` calls them all.
+
+pub mod sample;
+
+pub mod world;
 
 pub mod queries;
-pub mod sample;
-pub mod world;
+
 pub mod train;
 pub mod validate;
+
+pub mod tpl;
+
+pub mod eval;
+
+pub mod export;
+
+pub mod run;

@@ -1,17 +1,22 @@
 //! `utr-train`: the host's command line, subcommands in pipeline order.
+//!
+//! Comes in: arguments. Goes out: an exit status (0 done, 2 failed) and, for people, errors that say what was tried and what was found.
+//! Everything else is in the library.
 
-use anyhow::Result;
+use anyhow::{Context, Result};
 use clap::{Parser, Subcommand};
 use std::path::PathBuf;
-use std::sync::atomic::AtomicBool;
-use utr_training::train::driver::Driver;
-use utr_training::train::recipe::{Kind, Recipe};
-use utr_training::validate::Validation;
+use std::process::ExitCode;
+use std::sync::atomic::{AtomicBool, Ordering};
+use utr_models::gguf::Format;
+use utr_training::train::recipe::Kind;
+use utr_training::{eval, export, run, tpl, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+/// Set by the first Ctrl-C: training then writes a checkpoint and ends.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 #[derive(Parser)]
@@ -23,45 +28,86 @@ struct Cli {
 
 #[derive(Subcommand)]
 enum Command {
-    /// Stage 1: moves the projector only
-    Align(Train),
-    /// Stage 2: moves all parts
-    Tune(Train),
+    /// Clips of the procedural world with ground truth, tracks, questions and conversations
+    World(world::command::WorldArgs),
+    /// The stages of a recipe up to the first that moves more than the projector
+    Align(run::TrainArgs),
+    /// All remaining stages of a recipe
+    Tune(run::TrainArgs),
+    /// Temporal perplexity of conversations: how much each needs all frames rather than one
+    Tpl(tpl::TplArgs),
+    /// Scores of a bundle or model on a suite
+    Eval(eval::EvalArgs),
+    /// The decoder of a model as GGUF
+    Quantize {
+        /// Hugging Face folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Number format of the matrices
+        #[arg(long, value_parser = export::parse_format, default_value = "q8_0")]
+        format: Format,
+        /// File to write
+        #[arg(long)]
+        output: PathBuf,
+    },
+    /// A bundle that `utr` runs
+    Export {
+        /// Hugging Face folder
+        #[arg(long)]
+        model: PathBuf,
+        /// Number format of the decoder's matrices
+        #[arg(long, value_parser = export::parse_format, default_value = "q8_0")]
+        quant: Format,
+        /// The bundle's name; the folder's where absent
+        #[arg(long)]
+        name: Option<String>,
+        /// Folder to write; must not exist
+        #[arg(long)]
+        output: PathBuf,
+    },
+    /// All of a recipe: training, export, evaluation, TPL; resumable
+    Run(run::RunArgs),
 }
 
-#[derive(clap::Args)]
-struct Train {
-    /// The recipe (TOML)
-    #[arg(long)]
-    recipe: PathBuf,
-    /// Where checkpoints and the loss log go; a run found there is continued
-    #[arg(long)]
-    output: PathBuf,
-    /// Threads; each trains on its own clips
-    #[arg(long, default_value_t = 2)]
-    workers: usize,
-    /// Suite whose items are watched during training
-    #[arg(long)]
-    validation: Option<PathBuf>,
-    /// Pairs per skill of it
-    #[arg(long, default_value_t = 10)]
-    validation_pairs: usize,
-}
-
-fn main() -> Result<()> {
-    match Cli::parse().command {
-        Command::Align(args) => train(args, Kind::Align),
-        Command::Tune(args) => train(args, Kind::Tune),
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match execute(cli.command) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("error: {error:#}");
+            ExitCode::from(2)
+        }
     }
 }
 
-fn train(args: Train, _kind: Kind) -> Result<()> {
-    ctrlc::set_handler(|| STOP.store(true, std::sync::atomic::Ordering::Relaxed))?;
-    let recipe = Recipe::load(&args.recipe)?;
-    let validation = args.validation.map(|p| Validation::load(&p, args.validation_pairs)).transpose()?;
-    let driver = Driver::new(&recipe, &args.output, args.workers, validation, &STOP)?;
-    if let Some(model) = driver.train(None)? {
-        println!("{}", model.display());
+fn execute(command: Command) -> Result<()> {
+    if matches!(command, Command::Align(_) | Command::Tune(_) | Command::Run(_)) {
+        let handler = || {
+            if STOP.swap(true, Ordering::Relaxed) {
+                std::process::exit(130);
+            }
+            eprintln!("stopping after this update (again: at once)");
+        };
+        ctrlc::set_handler(handler).context("listening for Ctrl-C")?;
     }
-    Ok(())
+    match command {
+        Command::World(args) => world::command::run(&args),
+        Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
+        Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
+        Command::Tpl(args) => tpl::run(&args),
+        Command::Eval(args) => eval::run(&args).map(drop),
+        Command::Quantize { model, format, output } => {
+            let stored = export::quantize(&model, format, &output)?;
+            println!("{} tensors in {}", stored.len(), output.display());
+            Ok(())
+        }
+        Command::Export { model, quant, name, output } => {
+            let fallback = output.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+            let making = export::Making { name: name.unwrap_or(fallback), ..Default::default() };
+            export::export(&model, quant, making, &output)?;
+            println!("{}", output.display());
+            Ok(())
+        }
+        Command::Run(args) => run::run(&args, &STOP),
+    }
 }

@@ -50,6 +50,7 @@ pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
 
 /// Copies the files besides the weights from one model folder to another.
 pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
+    anyhow::ensure!(from.join("config.json").exists(), "{} is not a model folder: it has no config.json", from.display());
     for name in MODEL_FILES {
         let source = from.join(name);
         if source.exists() {

@@ -51,13 +51,18 @@ impl<'a> Driver<'a> {
         Ok(Self { recipe, run: run.to_path_buf(), pools, validation, stop })
     }
 
+    /// The model that the run began with; its files besides the weights belong to every checkpoint.
+    fn start(&self) -> PathBuf {
+        self.run.join("start")
+    }
+
     /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind.
     /// Returns the final checkpoint, or `None` where it was stopped.
     pub fn train(&self, only: Option<Kind>) -> Result<Option<PathBuf>> {
         let mut model = match checkpoint::latest(&self.run)? {
             Some(folder) => folder,
             None => {
-                let folder = self.run.join("start");
+                let folder = self.start();
                 if !folder.join("model.safetensors").exists() {
                     super::start::start(self.recipe, &folder)?;
                 }
@@ -97,7 +102,7 @@ impl<'a> Driver<'a> {
             let begun = Instant::now();
             let factor = stage.schedule.factor(state.step, stage.steps);
             let (loss, grads) = self.gradients(stage, state, &network, &encoder, &optimizer)?;
-            let norm = optimizer.step(&grads, &stage.schedule, factor)?;
+            let norm = optimizer.step(&grads, &stage.schedule, factor, &self.pools)?;
             if !loss.is_finite() || !norm.is_finite() {
                 bail!(
                     "stage {} diverged at update {}: loss {loss}, gradient norm {norm}; the last good checkpoint is {}. Lower lr or raise warmup.",
@@ -125,14 +130,14 @@ impl<'a> Driver<'a> {
             curves::append(&log, &record)?;
             show(&bar, &record);
             if state.total_steps % self.recipe.checkpoint_every == 0 {
-                last = checkpoint::save(&self.run, model, &weights, &optimizer, state)?;
+                last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
                 curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
             }
         }
         if state.step >= stage.steps {
             (state.stage, state.step) = (state.stage + 1, 0);
         }
-        last = checkpoint::save(&self.run, model, &weights, &optimizer, state)?;
+        last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
         curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
         bar.finish();
         Ok(last)

@@ -5,14 +5,14 @@
 //! train split from visible state alone ([`super::observe`]), positions are chosen there too, and the suite is scored once.
 //! The simulator's behaviours are never looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use utr_models::{Error, Result};
 
 use super::extra_trees::{Forest, Growth, Table};
-use super::observe::{Observed, PER_BAG, width_at};
+use super::observe::{Observed, PER_BAG, bare, two_answers, width_at};
 use super::suite::Suite;
 use super::{HoldOut, Item, Kind, Posed, STEPS, Script, Skill, Split, clip_seed, pair};
 use crate::queries::tracks::write_atomic;
@@ -23,6 +23,8 @@ pub const FIT_PAIRS: usize = 1500;
 pub const FRESH_PAIRS: usize = 1000;
 /// Train seeds of the ceilings start here, far from those of training.
 const FIRST_FIT_SEED: u64 = 1 << 40;
+/// Answers of a skill are classes by their text up to this many; beyond, by which of the two comes first in the question.
+const TEXT_CLASSES: usize = 12;
 /// Words of a question that are told apart, at most.
 const WORDS: usize = 64;
 
@@ -231,7 +233,7 @@ impl Exam {
         let fit: Vec<[Posed; 2]> = (0..fit_pairs).map(drawn).collect();
         let fresh: Vec<[Posed; 2]> = (fit_pairs..fit_pairs + fresh_pairs).map(drawn).collect();
         let test: Vec<[Posed; 2]> = (0..suite.pairs_per_skill).map(|n| suite.pair(skill, n).twins).collect();
-        let mut lexicon = Lexicon::new(fit.iter().flatten().map(|p| p.item.question.as_str()));
+        let mut lexicon = Lexicon::new(fit.iter().flatten());
         let mut cases =
             |pairs: &[[Posed; 2]]| pairs.iter().flatten().map(|p| lexicon.case(p)).collect::<Vec<_>>();
         let (fit, test, fresh) = (cases(&fit), cases(&test), cases(&fresh));
@@ -315,17 +317,23 @@ impl View {
 struct Lexicon {
     words: BTreeMap<String, usize>,
     classes: BTreeMap<String, usize>,
+    by_text: bool,
 }
 
 impl Lexicon {
-    /// The commonest words of the questions.
-    fn new<'a>(questions: impl Iterator<Item = &'a str>) -> Self {
+    /// The commonest words of the questions, and whether the answers are few.
+    fn new<'a>(posed: impl Iterator<Item = &'a Posed>) -> Self {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        questions.flat_map(tokens).for_each(|w| *counts.entry(w).or_default() += 1);
+        let mut texts: BTreeSet<String> = BTreeSet::new();
+        for Posed { script, item } in posed {
+            tokens(&item.question).for_each(|w| *counts.entry(w).or_default() += 1);
+            let slots = Observed::new(script, item).slots;
+            texts.insert(canonical(item, script, &slots, &item.answer));
+        }
         let mut ranked: Vec<(String, usize)> = counts.into_iter().collect();
         ranked.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         let words = ranked.into_iter().take(WORDS).enumerate().map(|(i, (w, _))| (w, i)).collect();
-        Self { words, classes: BTreeMap::new() }
+        Self { words, classes: BTreeMap::new(), by_text: texts.len() <= TEXT_CLASSES }
     }
 
     fn case(&mut self, posed: &Posed) -> Case {
@@ -339,8 +347,10 @@ impl Lexicon {
             }
         }
         let twin = item.twin_answer.as_deref().unwrap_or_default();
-        let right = self.class(&canonical(item, &posed.script, &observed.slots, &item.answer));
-        let wrong = self.class(&canonical(item, &posed.script, &observed.slots, twin));
+        let texts = [item.answer.as_str(), twin].map(|a| canonical(item, &posed.script, &observed.slots, a));
+        let relative = !self.by_text || item.skill == Skill::AttributeChange;
+        let names = if relative && item.kind != Kind::YesNo { relative_classes(item, texts) } else { texts };
+        let [right, wrong] = names.map(|name| self.class(&name));
         Case { words, observed, right, wrong }
     }
 
@@ -348,6 +358,13 @@ impl Lexicon {
         let next = self.classes.len();
         *self.classes.entry(text.to_owned()).or_insert(next)
     }
+}
+
+/// The two answers as "the first" and "the second" of [`two_answers`].
+fn relative_classes(item: &Item, [right, _]: [String; 2]) -> [String; 2] {
+    let [first, _] = two_answers(item);
+    let is_first = right == first || bare(item, &item.answer).to_lowercase() == first;
+    if is_first { ["<first>".into(), "<second>".into()] } else { ["<second>".into(), "<first>".into()] }
 }
 
 /// Lower-case words without option letters.
@@ -359,10 +376,7 @@ fn tokens(text: &str) -> impl Iterator<Item = String> + '_ {
 /// object of slot n where it names one (or its colour or category, where that is what is asked), since these words differ
 /// from clip to clip.
 fn canonical(item: &Item, script: &Script, slots: &[usize], answer: &str) -> String {
-    let bare = match item.kind {
-        Kind::MultipleChoice => answer.split_once(") ").map_or(answer, |(_, text)| text),
-        _ => answer,
-    };
+    let bare = bare(item, answer);
     let bare = bare.strip_prefix("the ").or(bare.strip_prefix("a ")).unwrap_or(bare);
     let mut named = slots.iter().enumerate().filter(|(_, index)| {
         let Some(object) = script.objects.get(**index) else { return false };

@@ -13,8 +13,8 @@ use utr_models::{Error, Result, RgbFrame};
 const CHOICES: [Choice; 3] = [
     Choice {
         element: "x264enc",
-        chain: "x264enc pass=qual quantizer=16 speed-preset=fast ! h264parse ! mp4mux",
-        needs: &["x264enc", "h264parse", "mp4mux"],
+        chain: "x264enc pass=qual quantizer=16 speed-preset=fast bframes=0 ! mp4mux",
+        needs: &["x264enc", "mp4mux"],
         extension: ".mp4",
     },
     Choice {
@@ -119,10 +119,11 @@ impl Encoder {
         rate: u32,
         frames: &mut dyn Iterator<Item = RgbFrame>,
     ) -> Result<()> {
+        // I420, since hardware decoders take no other layout of H.264.
         let text = format!(
             "appsrc name=frames format=time block=true \
              caps=video/x-raw,format=RGB,width={size},height={size},framerate={rate}/1 \
-             ! videoconvert ! {} ! filesink name=file",
+             ! videoconvert ! video/x-raw,format=I420 ! {} ! filesink name=file",
             self.choice.chain
         );
         push_through(&text, path, rate, frames)

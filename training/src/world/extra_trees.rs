@@ -8,29 +8,32 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use rayon::prelude::*;
 
-/// Rows of equal width, packed.
+/// Rows of equal width, kept by columns, since a split looks at one number of many rows.
 #[derive(Clone, Debug, Default)]
 pub struct Table {
-    /// Numbers per row.
-    pub width: usize,
-    values: Vec<f32>,
+    columns: Vec<Vec<f32>>,
 }
 
 impl Table {
     /// An empty table of rows with `width` numbers.
     pub fn new(width: usize) -> Self {
-        Self { width, values: Vec::new() }
+        Self { columns: vec![Vec::new(); width] }
     }
 
     /// Adds a row; longer ones are cut and shorter ones padded with zeros.
     pub fn push(&mut self, row: &[f32]) {
-        let padding = self.width.saturating_sub(row.len());
-        self.values.extend(row.iter().copied().take(self.width).chain(std::iter::repeat_n(0.0, padding)));
+        let padded = row.iter().copied().chain(std::iter::repeat(0.0));
+        self.columns.iter_mut().zip(padded).for_each(|(column, value)| column.push(value));
+    }
+
+    /// Numbers per row.
+    pub fn width(&self) -> usize {
+        self.columns.len()
     }
 
     /// Number of rows.
     pub fn len(&self) -> usize {
-        self.values.len().checked_div(self.width).unwrap_or(0)
+        self.columns.first().map_or(0, Vec::len)
     }
 
     /// No rows.
@@ -39,12 +42,12 @@ impl Table {
     }
 
     /// Row `i`.
-    pub fn row(&self, i: usize) -> &[f32] {
-        &self.values[i * self.width..(i + 1) * self.width]
+    pub fn row(&self, i: usize) -> Vec<f32> {
+        self.columns.iter().map(|c| c[i]).collect()
     }
 
     fn at(&self, row: usize, column: usize) -> f32 {
-        self.values[row * self.width + column]
+        self.columns[column][row]
     }
 }
 
@@ -146,11 +149,11 @@ impl Grower<'_> {
 
     /// The best of about sqrt(width) random splits, each on a column that varies over `rows`.
     fn best_split(&mut self, rows: &[u32]) -> Option<(usize, f32)> {
-        let wanted = ((self.table.width as f32).sqrt() as usize * 2).max(2);
+        let wanted = ((self.table.width() as f32).sqrt() as usize * 2).max(2);
         let mut best: Option<(f32, usize, f32)> = None;
         let mut tried = 0;
         for _ in 0..wanted * 4 {
-            let column = self.rng.random_range(0..self.table.width);
+            let column = self.rng.random_range(0..self.table.width());
             let values = rows.iter().map(|&r| self.table.at(r as usize, column));
             let (low, high) = values.fold((f32::MAX, f32::MIN), |(l, h), v| (l.min(v), h.max(v)));
             if low >= high {
@@ -173,17 +176,17 @@ impl Grower<'_> {
 
     /// Gini impurity of both sides, weighted by their rows.
     fn impurity(&self, rows: &[u32], column: usize, at: f32) -> f32 {
-        let mut counts = [vec![0u32; self.classes], vec![0u32; self.classes]];
+        let mut counts = vec![0u32; 2 * self.classes];
         for &r in rows {
             let side = usize::from(self.table.at(r as usize, column) >= at);
-            counts[side][self.labels[r as usize]] += 1;
+            counts[side * self.classes + self.labels[r as usize]] += 1;
         }
-        let weighted = |side: &Vec<u32>| {
+        let weighted = |side: &[u32]| {
             let total: u32 = side.iter().sum();
             let squares: f32 = side.iter().map(|&c| (c as f32) * (c as f32)).sum();
             if total == 0 { 0.0 } else { total as f32 - squares / total as f32 }
         };
-        counts.iter().map(weighted).sum()
+        counts.chunks(self.classes).map(weighted).sum()
     }
 }
 
@@ -219,7 +222,7 @@ mod tests {
 
     fn accuracy(forest: &Forest, table: &Table, labels: &[usize]) -> f32 {
         let right = |i: &usize| {
-            let p = forest.probabilities(table.row(*i));
+            let p = forest.probabilities(&table.row(*i));
             usize::from(p[1] > p[0]) == labels[*i]
         };
         (0..table.len()).filter(right).count() as f32 / table.len() as f32
@@ -242,7 +245,7 @@ mod tests {
     fn a_seed_grows_the_same_forest() {
         let (table, labels) = xor(200, 4);
         let growth = Growth { trees: 5, ..Growth::default() };
-        let grow = || Forest::fit(&table, &labels, 2, &growth).probabilities(table.row(0));
+        let grow = || Forest::fit(&table, &labels, 2, &growth).probabilities(&table.row(0));
         assert_eq!(grow(), grow());
     }
 }

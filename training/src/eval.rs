@@ -1,0 +1,280 @@
+//! Evaluation on the world suite: what is evaluated is what ships.
+//!
+//! Comes in: a bundle (or Hugging Face folder) and a suite of minimal pairs. Goes out: `predictions.jsonl`, `results.json` and `results.md`:
+//! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals per skill, beside chance and the ceilings of the suite. Replies are
+//! generated greedily by the runtime's own pipeline and graded leniently in form.
+
+use crate::queries::tracks::{write_atomic, write_jsonl};
+use crate::world::ceilings::Ceilings;
+use crate::world::suite::{Suite, SuitePair};
+use crate::world::{Posed, Renderer, Skill, grade};
+use anyhow::{Context, Result};
+use indicatif::ProgressBar;
+use serde::Serialize;
+use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, Mutex};
+use std::time::Instant;
+use utr_models::generate::Sampling;
+use utr_models::prompt::Kind;
+use utr_runtime::capture::{Frame, Stamp};
+use utr_runtime::interrupt::Interrupt;
+use utr_runtime::load::Model;
+use utr_runtime::pipeline::{Pipeline, Question};
+
+/// Frames per clip.
+const FRAMES: usize = 32;
+/// Side of the drawn frames in pixels; the runtime resizes as the bundle asks.
+const FRAME_SIZE: u32 = 64;
+/// Longest reply in tokens.
+const REPLY_TOKENS: usize = 32;
+
+/// Scores a model on a suite.
+#[derive(Clone, Debug, clap::Args)]
+pub struct EvalArgs {
+    /// The bundle to score
+    #[arg(long, conflicts_with = "model")]
+    pub bundle: Option<PathBuf>,
+    /// A Hugging Face folder to score in its place
+    #[arg(long, required_unless_present = "bundle")]
+    pub model: Option<PathBuf>,
+    /// Which suite
+    #[arg(long, value_enum, default_value = "world")]
+    pub suite: SuiteKind,
+    /// The suite's file, such as training/worlds/test.toml
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Folder for results
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Only the first N pairs of each skill
+    #[arg(long)]
+    pub pairs: Option<usize>,
+    /// Threads
+    #[arg(long, default_value_t = 2)]
+    pub workers: usize,
+}
+
+/// Suites that can be scored.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub enum SuiteKind {
+    /// The procedural world.
+    World,
+}
+
+/// A share with its 95 % Wilson interval.
+#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
+pub struct Share {
+    /// Right ones.
+    pub right: usize,
+    /// All.
+    pub n: usize,
+    /// `right / n`.
+    pub share: f64,
+    /// Interval.
+    pub interval: [f64; 2],
+}
+
+impl Share {
+    /// Of `right` among `n` (Wilson, z = 1.96).
+    pub fn new(right: usize, n: usize) -> Self {
+        let (z, count) = (1.96f64, n.max(1) as f64);
+        let p = right as f64 / count;
+        let denominator = 1.0 + z * z / count;
+        let centre = (p + z * z / (2.0 * count)) / denominator;
+        let half = z * (p * (1.0 - p) / count + z * z / (4.0 * count * count)).sqrt() / denominator;
+        Self { right, n, share: p, interval: [(centre - half).max(0.0), (centre + half).min(1.0)] }
+    }
+}
+
+/// One skill's row.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The skill.
+    pub skill: Skill,
+    /// Decided by the order of frames alone.
+    pub order: bool,
+    /// Items right.
+    pub items: Share,
+    /// Pairs with both twins right.
+    pub pairs: Share,
+    /// Accuracy of a coin over the item's and its twin's answer.
+    pub chance: Option<f64>,
+    /// Best single frame, best 4 frames, bag of frames.
+    pub ceilings: Option<[f64; 3]>,
+}
+
+/// A run's results.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// What was scored.
+    pub model: String,
+    /// Suite name and hash.
+    pub suite: [String; 2],
+    /// Per skill.
+    pub skills: Vec<Row>,
+    /// Over all items of order skills: items, pairs, mean single-frame ceiling.
+    pub order: (Share, Share, Option<f64>),
+    /// Over all items: items, pairs.
+    pub all: (Share, Share),
+    /// Items of pairs whose combination training never saw.
+    pub held_out: Share,
+}
+
+#[derive(Serialize)]
+struct Prediction {
+    id: String,
+    skill: Skill,
+    held_out: bool,
+    question: String,
+    answer: String,
+    reply: String,
+    right: bool,
+}
+
+/// Runs `utr-train eval`.
+pub fn run(args: &EvalArgs) -> Result<Results> {
+    let folder = args.bundle.as_ref().or(args.model.as_ref()).context("give --bundle or --model")?;
+    let suite = Suite::load(&args.data)?;
+    let beside = args.data.with_extension("ceilings.json");
+    let ceilings = if beside.exists() { Some(Ceilings::load(&beside, &suite)?) } else { None };
+    let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
+    let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
+    let mut predictions = predict(folder, &suite, &pairs, args.workers)?;
+    predictions.sort_by(|a, b| a.0.cmp(&b.0));
+    let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
+    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let results = tabulate(name, &suite, &predictions, ceilings.as_ref());
+    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
+    write_jsonl(&args.output.join("predictions.jsonl"), predictions.iter().flatten())?;
+    let write = |name: &str, text: String| {
+        write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes())).map_err(anyhow::Error::from)
+    };
+    write("results.json", serde_json::to_string_pretty(&results)? + "\n")?;
+    write("results.md", markdown(&results))?;
+    println!("{}", markdown(&results));
+    Ok(results)
+}
+
+/// Replies to all items, in the order they were finished, with their place among `pairs`.
+fn predict(folder: &Path, suite: &Suite, pairs: &[(Skill, usize)], workers: usize) -> Result<Vec<(usize, [Prediction; 2])>> {
+    let bar = ProgressBar::new(pairs.len() as u64);
+    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
+    let work = || -> Result<()> {
+        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
+        let mut pipeline = Pipeline::new(Model::open(folder, None)?, FRAMES, Interrupt::default());
+        loop {
+            let place = next.fetch_add(1, Ordering::Relaxed);
+            let Some((skill, n)) = pairs.get(place) else { return Ok(()) };
+            let pair = suite.pair(*skill, *n);
+            let [a, b] = &pair.twins;
+            let told = [answer(&mut pipeline, &pool, &pair, a)?, answer(&mut pipeline, &pool, &pair, b)?];
+            done.lock().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?.push((place, told));
+            bar.inc(1);
+        }
+    };
+    std::thread::scope(|scope| {
+        let threads: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(work)).collect();
+        threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?)
+    })?;
+    bar.finish_and_clear();
+    done.into_inner().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))
+}
+
+/// The frames of an item as the runtime captures them.
+pub fn frames(posed: &Posed) -> Vec<Arc<Frame>> {
+    let mut renderer = Renderer::new(&posed.script, FRAME_SIZE);
+    let captured = Instant::now();
+    let frame = |t: usize| {
+        let stamp = Stamp { index: t, pts_ms: t as u64 * 250 };
+        Arc::new(Frame { stamp, captured, image: renderer.frame(t as f32) })
+    };
+    (0..FRAMES).map(frame).collect()
+}
+
+fn answer(pipeline: &mut Pipeline, pool: &rayon::ThreadPool, pair: &SuitePair, posed: &Posed) -> Result<Prediction> {
+    let question = Question {
+        text: posed.item.question.clone(),
+        prompt: Kind::Tokenizer,
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS },
+        asked: Instant::now(),
+    };
+    let frames = frames(posed);
+    let reply = pool.install(|| {
+        pipeline.see(&frames)?;
+        pipeline.ask(&question, &mut |_| Ok(()))
+    })?;
+    Ok(Prediction {
+        id: pair.id.clone(),
+        skill: pair.skill,
+        held_out: pair.held_out,
+        question: posed.item.question.clone(),
+        answer: posed.item.answer.clone(),
+        right: grade(&posed.item, &reply.text),
+        reply: reply.text,
+    })
+}
+
+fn shares<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> (Share, Share) {
+    let n = pairs.clone().count();
+    let right = pairs.clone().flatten().filter(|p| p.right).count();
+    (Share::new(right, 2 * n), Share::new(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
+}
+
+fn tabulate(model: String, suite: &Suite, predictions: &[[Prediction; 2]], ceilings: Option<&Ceilings>) -> Results {
+    let of = |skill: Skill| predictions.iter().filter(move |p| p[0].skill == skill);
+    let row = |skill: &Skill| {
+        let (items, pairs) = shares(of(*skill));
+        let known = ceilings.and_then(|c| c.skill(*skill));
+        let ceilings = known.map(|c| [c.single.accuracy, c.four.accuracy, c.bag.accuracy]);
+        Row { skill: *skill, order: skill.is_order(), items, pairs, chance: known.map(|c| c.chance), ceilings }
+    };
+    let skills: Vec<Row> = suite.skills.iter().map(row).collect();
+    let singles: Vec<f64> = skills.iter().filter(|r| r.order).filter_map(|r| Some(r.ceilings?[0])).collect();
+    let single = (!singles.is_empty()).then(|| singles.iter().sum::<f64>() / singles.len() as f64);
+    let (items, pairs) = shares(predictions.iter().filter(|p| p[0].skill.is_order()));
+    let held_out = shares(predictions.iter().filter(|p| p[0].held_out)).0;
+    let all = shares(predictions.iter());
+    Results { model, suite: [suite.name.clone(), suite.hash()], skills, order: (items, pairs, single), all, held_out }
+}
+
+/// The table people read.
+fn markdown(results: &Results) -> String {
+    let percent = |x: f64| format!("{:.1}", x * 100.0);
+    let interval = |s: &Share| format!("{} [{}, {}]", percent(s.share), percent(s.interval[0]), percent(s.interval[1]));
+    let mut text = String::from(
+        "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag |\n|---|---|---|---|---|---|---|---|\n",
+    );
+    for row in &results.skills {
+        let known = |i: usize| row.ceilings.map_or("-".into(), |c| percent(c[i]));
+        text += &format!(
+            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            row.skill.word(),
+            if row.order { "yes" } else { "" },
+            interval(&row.items),
+            interval(&row.pairs),
+            row.chance.map_or("-".into(), percent),
+            known(0),
+            known(1),
+            known(2)
+        );
+    }
+    let (items, pairs, single) = &results.order;
+    let single = single.map_or("-".into(), percent);
+    text += &format!("| **order skills** | yes | {} | {} | | {single} | | |\n", interval(items), interval(pairs));
+    text += &format!("| **all skills** | | {} | {} | | | | |\n", interval(&results.all.0), interval(&results.all.1));
+    text += &format!("\nHeld-out combinations: {} of {} items.\n", interval(&results.held_out), results.held_out.n);
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn wilson_intervals_are_the_textbook_ones() {
+        let share = Share::new(8, 10);
+        assert!((share.interval[0] - 0.4902).abs() < 5e-4 && (share.interval[1] - 0.9433).abs() < 5e-4, "{share:?}");
+        assert_eq!(Share::new(0, 0).share, 0.0);
+    }
+}

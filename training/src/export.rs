@@ -1,0 +1,232 @@
+//! Quantize and export: a checkpoint becomes the bundle that the device runs.
+//!
+//! Comes in: a Hugging Face folder, a number format, what is known of its making. Goes out: `decoder.gguf` alone (`quantize`), or a bundle: ONNX, GGUF,
+//! tokenizer, template and manifest, with golden questions answered by the very files that were written. A bundle that cannot be loaded
+//! and asked is never left behind.
+
+use anyhow::{Context, Result};
+use candle_core::{DType, Device};
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::time::Instant;
+use utr_models::bundle::{DECODER, VISION, write_bundle};
+use utr_models::generate::Sampling;
+use utr_models::gguf::{DecoderExport, Format, StoredTensor, write_decoder};
+use utr_models::manifest::{GoldenQuestion, Manifest, Memory, Network, Provenance, Quantization, Window, WindowMode};
+use utr_models::onnx::{Storage, VisionExport, write_vision};
+use utr_models::preprocess::Preprocessor;
+use utr_models::prompt::Kind;
+use utr_models::text::{Tokenizer, stop_tokens};
+use utr_models::weights::{self, Weights, canonical};
+use utr_models::{Config, Error};
+use utr_runtime::capture::CaptureOptions;
+use utr_runtime::encode::EncoderKind;
+use utr_runtime::interrupt::Interrupt;
+use utr_runtime::load::Model;
+use utr_runtime::pipeline::{Pipeline, Question};
+use utr_runtime::sample::Sampling as FrameSampling;
+use utr_runtime::source::Source;
+
+/// Frames of a full window.
+const WINDOW: usize = 32;
+/// Longest answer of a shipped model, in tokens.
+const ANSWER_TOKENS: usize = 256;
+/// A moving pattern that every machine draws alike.
+const GOLDEN_SOURCE: &str = "pattern://squares?frames=32";
+/// Tokens of a golden answer.
+const GOLDEN_TOKENS: usize = 48;
+
+/// What a manifest says of a model's making.
+#[derive(Clone, Debug, Default)]
+pub struct Making {
+    /// Its name.
+    pub name: String,
+    /// The recipe's text.
+    pub recipe: String,
+    /// Seeds by use.
+    pub seeds: BTreeMap<String, u64>,
+    /// Clips by data set.
+    pub data: BTreeMap<String, u64>,
+    /// Hours of training.
+    pub hours: f64,
+    /// Scores by name, in percent.
+    pub scores: BTreeMap<String, f64>,
+}
+
+struct Checkpoint {
+    config: Config,
+    weights: Weights,
+}
+
+impl Checkpoint {
+    fn load(folder: &Path) -> Result<Self> {
+        let mut config = Config::load(folder)?;
+        let weights = weights::load(folder, &mut config, DType::F32, &Device::Cpu)?;
+        Ok(Self { config, weights })
+    }
+
+    /// A tensor by its published name, as shape and values.
+    fn tensor(&self, name: &str) -> utr_models::Result<(Vec<usize>, Vec<f32>)> {
+        let key = canonical(name).unwrap_or_default();
+        let missing = || Error::Tensor { name: name.into(), file: "the checkpoint".into(), reason: "is missing".into() };
+        let tensor = self.weights.get(&key).ok_or_else(missing)?;
+        Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1::<f32>()?))
+    }
+
+    fn vision(&self) -> Result<VisionExport> {
+        let v = &self.config.vision;
+        let [layers] = self.config.feature_layers[..] else {
+            anyhow::bail!("the tower joins several feature layers; only one can be exported");
+        };
+        Ok(VisionExport {
+            image_size: v.image_size,
+            patch_size: v.patch,
+            hidden_size: v.hidden,
+            intermediate_size: v.intermediate,
+            num_layers: layers,
+            num_heads: v.heads,
+            layer_norm_eps: v.layer_norm_eps as f32,
+            text_hidden_size: self.config.text.hidden,
+            storage: Storage::F32,
+        })
+    }
+
+    fn decoder(&self) -> DecoderExport {
+        let t = &self.config.text;
+        DecoderExport {
+            hidden_size: t.hidden,
+            intermediate_size: t.intermediate,
+            num_layers: t.layers,
+            num_heads: t.heads,
+            num_kv_heads: t.kv_heads,
+            vocab_size: t.vocab,
+            context_length: t.max_positions,
+            rms_norm_eps: t.rms_norm_eps as f32,
+            rope_theta: t.rope_theta as f32,
+            tied: t.tied,
+        }
+    }
+}
+
+/// Writes `decoder.gguf` of a Hugging Face folder.
+pub fn quantize(model: &Path, format: Format, file: &Path) -> Result<Vec<StoredTensor>> {
+    let checkpoint = Checkpoint::load(model)?;
+    let name = model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    Ok(write_decoder(file, &name, &checkpoint.decoder(), format, model, &|name| checkpoint.tensor(name))?)
+}
+
+/// Writes a bundle; `folder` must not exist.
+pub fn export(model: &Path, format: Format, making: Making, folder: &Path) -> Result<()> {
+    let checkpoint = Checkpoint::load(model)?;
+    let preprocess = Preprocessor::load(model, checkpoint.config.vision.image_size)?;
+    let tokenizer = Tokenizer::load(model)?;
+    let (vision, decoder) = (checkpoint.vision()?, checkpoint.decoder());
+    let staging = tempfile::tempdir().context("making a temporary folder")?;
+    let stored = fill(&checkpoint, &vision, &decoder, format, &making.name, model, staging.path())?;
+    let stop = stop_tokens(model, &tokenizer)?;
+    let mut manifest = Manifest {
+        format_version: utr_models::manifest::FORMAT_VERSION,
+        name: making.name.clone(),
+        memory: memory(&vision, &decoder, staging.path())?,
+        network: Network { preprocess, vision, decoder, stop_tokens: stop },
+        window: Window { frames: WINDOW, fps: 2.0, live_mode: WindowMode::Exact, accuracy: BTreeMap::new() },
+        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: ANSWER_TOKENS },
+        quantization: Quantization { format, tensors: stored },
+        golden: Vec::new(),
+        provenance: Provenance {
+            exporter: format!("utr-train {}", env!("CARGO_PKG_VERSION")),
+            recipe: making.recipe,
+            seeds: making.seeds,
+            data: making.data,
+            hours: making.hours,
+        },
+        scores: making.scores,
+        files: BTreeMap::new(),
+    };
+    let copy = |to: &Path| {
+        for entry in std::fs::read_dir(staging.path()).map_err(Error::io(staging.path()))?.flatten() {
+            std::fs::copy(entry.path(), to.join(entry.file_name())).map_err(Error::io(entry.path()))?;
+        }
+        Ok(())
+    };
+    // A first bundle without golden questions is opened and asked; its answers go into the one that stays.
+    let trial = staging.path().with_extension("trial");
+    write_bundle(&trial, manifest.clone(), copy)?;
+    let golden = golden(&trial);
+    std::fs::remove_dir_all(&trial).with_context(|| format!("removing {}", trial.display()))?;
+    manifest.golden = golden?;
+    write_bundle(folder, manifest, copy)?;
+    Ok(())
+}
+
+fn fill(
+    checkpoint: &Checkpoint,
+    vision: &VisionExport,
+    decoder: &DecoderExport,
+    format: Format,
+    name: &str,
+    model: &Path,
+    to: &Path,
+) -> Result<Vec<StoredTensor>> {
+    write_vision(&to.join(VISION), vision, &|name| checkpoint.tensor(name))?;
+    let stored = write_decoder(&to.join(DECODER), name, decoder, format, model, &|name| checkpoint.tensor(name))?;
+    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+        let from = model.join(file);
+        if from.exists() {
+            std::fs::copy(&from, to.join(file)).with_context(|| format!("copying {}", from.display()))?;
+        }
+    }
+    Ok(stored)
+}
+
+/// Bytes that a full window and the longest answer need.
+fn memory(vision: &VisionExport, decoder: &DecoderExport, files: &Path) -> Result<Memory> {
+    let size = |name: &str| std::fs::metadata(files.join(name)).map(|m| m.len()).with_context(|| format!("reading {name}"));
+    let visual = WINDOW * vision.tokens();
+    let positions = (visual + 1 + ANSWER_TOKENS + 512).min(decoder.context_length);
+    let kv_width = decoder.hidden_size / decoder.num_heads * decoder.num_kv_heads;
+    let embedding = decoder.vocab_size * decoder.hidden_size * 4;
+    let rows = vision.grid() * vision.grid();
+    let activations = rows * (vision.hidden_size * 6 + vision.intermediate_size + rows);
+    let scores = 256 * (positions + decoder.intermediate_size * 2 + decoder.hidden_size * 6) + decoder.vocab_size;
+    Ok(Memory {
+        weights: size(VISION)? + size(DECODER)? + embedding as u64,
+        window: (visual * decoder.hidden_size * 4) as u64,
+        kv: (decoder.num_layers * positions * kv_width * 2 * 4) as u64,
+        scratch: (activations.max(scores) * 4) as u64,
+    })
+}
+
+/// Asks the questions that every later copy of this bundle must answer token for token alike.
+fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
+    let mut pipeline = Pipeline::new(Model::open(bundle, Some(EncoderKind::Tract))?, WINDOW, Interrupt::default());
+    let source = Source::parse(GOLDEN_SOURCE)?;
+    pipeline.watch(&source, FrameSampling::Uniform { frames: WINDOW }, &CaptureOptions::default())?;
+    let questions = ["Which way does the white ball move?", "What happens in the clip?", "Describe frame1."];
+    questions
+        .into_iter()
+        .map(|text| {
+            let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: GOLDEN_TOKENS };
+            let question = Question { text: text.into(), prompt: Kind::Tokenizer, sampling, asked: Instant::now() };
+            let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
+            Ok(GoldenQuestion {
+                source: GOLDEN_SOURCE.into(),
+                frames: WINDOW,
+                question: text.into(),
+                answer: answer.text,
+                tokens: answer.tokens,
+            })
+        })
+        .collect()
+}
+
+/// Reads a format name.
+pub fn parse_format(text: &str) -> Result<Format, String> {
+    serde_json::from_value(serde_json::Value::String(text.into()))
+        .map_err(|_| format!("unknown format {text}; try q8_0, q4_0, q4_k, f16 or f32"))
+}
+
+/// Where `run` puts its bundle.
+pub fn bundle_folder(run: &Path, name: &str) -> PathBuf {
+    run.join("bundle").join(name)
+}

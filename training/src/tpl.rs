@@ -1,0 +1,242 @@
+//! Temporal perplexity: how much a sample, or a model, needs all frames rather than one.
+//!
+//! Comes in: a model (Hugging Face folder), LLaVA conversations with their clips. Goes out: one line per sample with the negative
+//! log-likelihood of its answers given all frames and given one, and TPL = ppl(one frame) - ppl(all frames); higher means that the
+//! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
+
+use crate::queries::llava::{self, Conversation, Media, Record};
+use crate::queries::tracks::{read_jsonl, write_jsonl};
+use crate::sample::Sample;
+use crate::train::encode::{Encoder, Masking};
+use anyhow::{Context, Result, bail, ensure};
+use candle_core::{DType, Device};
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use utr_models::{Network, RgbFrame};
+use utr_runtime::capture::CaptureOptions;
+use utr_runtime::sample::{Sampling, sample};
+use utr_runtime::source::Source;
+
+/// What "one frame" is.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
+pub enum Single {
+    /// The clip reduced to that frame.
+    #[default]
+    Reduce,
+    /// That frame repeated to the full length, so that length alone cannot raise TPL.
+    Repeat,
+}
+
+/// Scores every sample of a data set.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TplArgs {
+    /// Hugging Face LLaVA-OneVision folder that scores
+    #[arg(long)]
+    pub model: PathBuf,
+    /// LLaVA conversations (JSON or JSON lines)
+    #[arg(long)]
+    pub data: PathBuf,
+    /// Folder that the data's media paths start from
+    #[arg(long)]
+    pub media_root: PathBuf,
+    /// Frames taken uniformly from each clip
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub frames: u8,
+    /// Single frames drawn per sample; their likelihoods are averaged
+    #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=32))]
+    pub draws: u8,
+    /// Decides which single frames are drawn
+    #[arg(long, default_value_t = 0)]
+    pub seed: u64,
+    /// What one frame is
+    #[arg(long, value_enum, default_value_t)]
+    pub single: Single,
+    /// Where the scores go, one JSON line per sample
+    #[arg(long)]
+    pub output: PathBuf,
+    /// Also writes the samples with the highest TPL, such as `top:30%` or `top:5000`
+    #[arg(long, value_name = "top:N|top:P%")]
+    pub select: Option<String>,
+    /// Where they go; OUTPUT with the ending `.selected.jsonl` where absent
+    #[arg(long, requires = "select")]
+    pub select_output: Option<PathBuf>,
+}
+
+/// One sample's scores.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Score {
+    /// The sample.
+    pub id: String,
+    /// Tokens of the answers with their end-of-turn tokens.
+    pub answer_tokens: usize,
+    /// Mean negative log-likelihood of those tokens given all frames.
+    pub nll_full: f64,
+    /// The same given one frame, mean over the draws.
+    pub nll_single: f64,
+    /// Positions of the drawn frames, from 0.
+    pub single_frames: Vec<usize>,
+    /// exp(nll_single) - exp(nll_full).
+    pub tpl: f64,
+    /// nll_single - nll_full.
+    pub tpl_log: f64,
+    /// exp(nll_single) / exp(nll_full).
+    pub tpl_ratio: f64,
+}
+
+/// A model ready to score.
+pub struct Scorer {
+    network: Network,
+    encoder: Encoder,
+}
+
+impl Scorer {
+    /// Loads a Hugging Face folder in f32.
+    pub fn load(model: &Path) -> Result<Self> {
+        let network = Network::load(model, DType::F32, &Device::Cpu)?;
+        let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
+        Ok(Self { network, encoder })
+    }
+
+    /// Mean negative log-likelihood over all answer tokens of the sample, and their number.
+    pub fn nll(&self, sample: &Sample) -> Result<(f64, usize)> {
+        let example = self.encoder.example(sample, &self.network.vision)?;
+        let counts = example.branches.iter().map(|b| b.weights.iter().filter(|w| **w > 0.0).count());
+        let (counts, total): (Vec<usize>, usize) = (counts.clone().collect(), counts.sum());
+        let means = self.network.nll(std::slice::from_ref(&example))?;
+        let sum: f64 = means.iter().skip(1).zip(&counts).map(|(mean, n)| mean * *n as f64).sum();
+        ensure!(sum.is_finite(), "the model gives no finite likelihood for sample {}", sample.id);
+        Ok((sum / total as f64, total))
+    }
+
+    /// Scores a sample with `draws` single frames chosen by `seed` and the sample's name.
+    pub fn score(&self, sample: &Sample, single: Single, draws: usize, seed: u64) -> Result<Score> {
+        let (nll_full, answer_tokens) = self.nll(sample)?;
+        let mut rng = generator(seed, &sample.id);
+        let single_frames: Vec<usize> = (0..draws).map(|_| rng.random_range(0..sample.frames.len())).collect();
+        let mut sum = 0.0;
+        for position in &single_frames {
+            let frame = sample.frames.get(*position).context("a drawn frame lies outside its clip")?;
+            let count = if single == Single::Repeat { sample.frames.len() } else { 1 };
+            let frames: Vec<RgbFrame> = vec![frame.clone(); count];
+            sum += self.nll(&Sample { id: sample.id.clone(), frames, turns: sample.turns.clone() })?.0;
+        }
+        let nll_single = sum / draws as f64;
+        Ok(Score {
+            id: sample.id.clone(),
+            answer_tokens,
+            nll_full,
+            nll_single,
+            single_frames,
+            tpl: nll_single.exp() - nll_full.exp(),
+            tpl_log: nll_single - nll_full,
+            tpl_ratio: (nll_single - nll_full).exp(),
+        })
+    }
+}
+
+/// A generator that depends on the seed and the sample's name, so that the order and the subset of a data set do not matter.
+fn generator(seed: u64, id: &str) -> ChaCha8Rng {
+    let digest = Sha256::digest(format!("{seed}/{id}").as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&digest);
+    ChaCha8Rng::from_seed(bytes)
+}
+
+/// Runs `utr-train tpl`.
+pub fn run(args: &TplArgs) -> Result<()> {
+    let records = llava::read(&args.data)?;
+    let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
+    let scorer = Scorer::load(&args.model)?;
+    let bar = indicatif::ProgressBar::new(records.len() as u64);
+    let mut scores = Vec::with_capacity(records.len());
+    for record in &records {
+        let sample = load(record, &args.media_root, usize::from(args.frames))?;
+        scores.push(scorer.score(&sample, args.single, usize::from(args.draws), args.seed)?);
+        bar.inc(1);
+    }
+    bar.finish_and_clear();
+    write_jsonl(&args.output, &scores)?;
+    let mean = |f: fn(&Score) -> f64| scores.iter().map(f).sum::<f64>() / scores.len().max(1) as f64;
+    println!("{} samples, mean TPL {:.3}, mean log TPL {:.3}", scores.len(), mean(|s| s.tpl), mean(|s| s.tpl_log));
+    if let Some(keep) = keep {
+        let path = args.select_output.clone().unwrap_or_else(|| args.output.with_extension("selected.jsonl"));
+        write_selected(&args.data, &path, &scores, keep)?;
+        println!("{keep} samples with the highest TPL in {}", path.display());
+    }
+    Ok(())
+}
+
+/// How many samples a rule keeps of `total`; percentages round up.
+fn selected(rule: &str, total: usize) -> Result<usize> {
+    let amount = rule.strip_prefix("top:").with_context(|| format!("--select {rule}: write top:N or top:P%"))?;
+    let count = match amount.strip_suffix('%') {
+        Some(percent) => {
+            let percent: f64 = percent.parse().with_context(|| format!("--select {rule}: {percent} is not a number"))?;
+            ensure!((0.0..=100.0).contains(&percent), "--select {rule}: a percentage lies between 0 and 100");
+            (percent / 100.0 * total as f64).ceil() as usize
+        }
+        None => amount.parse().with_context(|| format!("--select {rule}: {amount} is not a whole number"))?,
+    };
+    Ok(count.min(total))
+}
+
+fn write_selected(data: &Path, path: &Path, scores: &[Score], keep: usize) -> Result<()> {
+    let mut order: Vec<usize> = (0..scores.len()).collect();
+    order.sort_by(|a, b| scores[*b].tpl.total_cmp(&scores[*a].tpl));
+    order.truncate(keep);
+    order.sort_unstable();
+    let text = std::fs::read(data).with_context(|| format!("reading {}", data.display()))?;
+    let conversations: Vec<Conversation> = match text.trim_ascii_start().starts_with(b"[") {
+        true => serde_json::from_slice(&text)?,
+        false => read_jsonl(data)?,
+    };
+    let chosen = order.into_iter().filter_map(|i| {
+        let mut conversation = conversations.get(i)?.clone();
+        let mut meta = conversation.meta.take().unwrap_or_else(|| serde_json::json!({}));
+        if let Some(meta) = meta.as_object_mut() {
+            meta.insert("tpl".into(), serde_json::json!(scores[i].tpl));
+        }
+        conversation.meta = Some(meta);
+        Some(conversation)
+    });
+    Ok(write_jsonl(path, chosen)?)
+}
+
+/// The frames of a record as the model sees them: uniformly chosen, at source size.
+pub fn load(record: &Record, media_root: &Path, frames: usize) -> Result<Sample> {
+    let path = match &record.media {
+        Media::Video(path) | Media::Image(path) => media_root.join(path),
+        Media::None => bail!("sample {} has neither video nor image; TPL compares frames", record.id),
+    };
+    let source = Source::Path(path.clone());
+    let clip = sample(&source, Sampling::Uniform { frames }, &CaptureOptions::default())
+        .with_context(|| format!("sample {}: reading {}", record.id, path.display()))?;
+    let frames = clip.frames.iter().map(|f| f.image.clone()).collect();
+    Ok(Sample { id: record.id.clone(), frames, turns: record.turns.clone() })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn selection_rules_count_as_the_reference_does() {
+        assert_eq!(selected("top:30%", 10).unwrap(), 3);
+        assert_eq!(selected("top:31%", 10).unwrap(), 4);
+        assert_eq!(selected("top:99", 10).unwrap(), 10);
+        for bad in ["30%", "top:x", "top:120%", "top:-1"] {
+            assert!(selected(bad, 10).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn draws_depend_on_seed_and_name_only() {
+        let draw = |seed, id| generator(seed, id).random_range(0..1_000_000);
+        assert_eq!(draw(1, "a"), draw(1, "a"));
+        assert_ne!(draw(1, "a"), draw(2, "a"));
+        assert_ne!(draw(1, "a"), draw(1, "b"));
+    }
+}
