@@ -186,7 +186,7 @@ enum View {
 fn measure_skill(suite: &Suite, skill: Skill, fit_pairs: usize, fresh_pairs: usize) -> (SkillCeilings, f64) {
     let exam = Exam::new(suite, skill, fit_pairs, fresh_pairs);
     let every: Vec<usize> = (0..STEPS).collect();
-    let some: Vec<usize> = (0..STEPS).step_by(2).chain([STEPS - 1]).collect();
+    let some: Vec<usize> = (0..STEPS).step_by(3).collect();
     let one = exam.best_position(&[], &every);
     let two = exam.best_position(&one, &every);
     let three = exam.best_position(&two, &some);
@@ -264,7 +264,7 @@ impl Exam {
             positions
         };
         let judged = candidates.iter().filter(|p| !chosen.contains(p)).map(|&p| {
-            let fitted = self.fitted(&View::Frames(with(p)), first, 24);
+            let fitted = self.fitted(&View::Frames(with(p)), first, 16);
             (with(p), fitted.marks(second).iter().sum::<f64>())
         });
         let best = judged.max_by(|a, b| a.1.total_cmp(&b.1));
