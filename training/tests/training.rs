@@ -47,7 +47,8 @@ rope_theta = 10000.0
 max_positions = 2048
 vocab = 640
 "#;
-    let stages = [("align", align), ("tune", tune)].into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| stage(k, n));
+    let stages =
+        [("align", align), ("tune", tune)].into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| stage(k, n));
     let path = folder.join("recipe.toml");
     std::fs::write(&path, head.to_string() + &stages.collect::<String>()).unwrap();
     path
@@ -78,7 +79,8 @@ fn a_run_killed_at_any_moment_goes_on_to_the_same_losses() {
     let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
     done(train("tune", &recipe, &whole, "2").output().unwrap());
     for updates in [3, 6, 11] {
-        let mut child = train("tune", &recipe, &broken, "1").stderr(std::process::Stdio::null()).spawn().unwrap();
+        let mut child =
+            train("tune", &recipe, &broken, "1").stderr(std::process::Stdio::null()).spawn().unwrap();
         let began = Instant::now();
         while losses(&broken).len() < updates && began.elapsed() < Duration::from_secs(120) {
             std::thread::sleep(Duration::from_millis(5));
@@ -98,7 +100,9 @@ fn the_first_stage_moves_the_projector_and_nothing_else() {
     let recipe = recipe(folder.path(), 3, 2);
     let run = folder.path().join("run");
     let model = done(train("align", &recipe, &run, "2").output().unwrap());
-    let load = |folder: &Path| candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap();
+    let load = |folder: &Path| {
+        candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap()
+    };
     let (before, after) = (load(&run.join("start")), load(Path::new(model.trim())));
     let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
     for (name, tensor) in &before {
@@ -107,7 +111,8 @@ fn the_first_stage_moves_the_projector_and_nothing_else() {
     }
     let tuned = done(train("tune", &recipe, &run, "2").output().unwrap());
     let tuned = load(Path::new(tuned.trim()));
-    let same: Vec<_> = before.iter().filter(|(name, t)| values(t) == values(&tuned[*name])).map(|(name, _)| name).collect();
+    let same: Vec<_> =
+        before.iter().filter(|(name, t)| values(t) == values(&tuned[*name])).map(|(name, _)| name).collect();
     assert!(same.iter().all(|name| name.contains("post_layernorm")), "not moved by stage 2: {same:?}");
     assert_eq!(losses(&run).len(), 5);
 }
@@ -119,19 +124,30 @@ fn a_trained_model_is_scored_exported_and_refused_once_altered() {
     let model = done(train("tune", &recipe(folder.path(), 0, 2), &run, "2").output().unwrap());
     let (model, clips) = (PathBuf::from(model.trim()), folder.path().join("clips"));
     let mut world = Command::new(UTR_TRAIN);
-    world.args(["world", "--clips", "2", "--split", "val", "--size", "32", "--encode", "frames", "--output"]).arg(&clips);
+    world
+        .args(["world", "--clips", "2", "--split", "val", "--size", "32", "--encode", "frames", "--output"])
+        .arg(&clips);
     done(world.output().unwrap());
     let scores = folder.path().join("tpl.jsonl");
     let mut tpl = Command::new(UTR_TRAIN);
-    tpl.args(["tpl", "--frames", "6", "--draws", "2", "--seed", "9", "--select", "top:50%", "--model"]).arg(&model);
-    tpl.arg("--data").arg(clips.join("data.jsonl")).arg("--media-root").arg(&clips).arg("--output").arg(&scores);
+    tpl.args(["tpl", "--frames", "6", "--draws", "2", "--seed", "9", "--select", "top:50%", "--model"])
+        .arg(&model);
+    tpl.arg("--data")
+        .arg(clips.join("data.jsonl"))
+        .arg("--media-root")
+        .arg(&clips)
+        .arg("--output")
+        .arg(&scores);
     done(tpl.output().unwrap());
     let lines: Vec<serde_json::Value> =
         std::fs::read_to_string(&scores).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
     assert!(lines.len() >= 4);
     for line in &lines {
         let get = |key: &str| line[key].as_f64().unwrap();
-        assert!((get("tpl") - (get("nll_single").exp() - get("nll_full").exp())).abs() < 1e-9 * get("nll_single").exp());
+        assert!(
+            (get("tpl") - (get("nll_single").exp() - get("nll_full").exp())).abs()
+                < 1e-9 * get("nll_single").exp()
+        );
         assert_eq!(line["single_frames"].as_array().unwrap().len(), 2);
     }
     let selected = std::fs::read_to_string(folder.path().join("tpl.selected.jsonl")).unwrap();
@@ -142,7 +158,12 @@ fn a_trained_model_is_scored_exported_and_refused_once_altered() {
     export.args(["export", "--quant", "q8_0", "--model"]).arg(&model).arg("--output").arg(&bundle);
     done(export.output().unwrap());
     let mut said = Vec::new();
-    let verified = utr_runtime::bundle::verify(&bundle, utr_runtime::encode::EncoderKind::Tract, &Interrupt::default(), &mut said);
+    let verified = utr_runtime::bundle::verify(
+        &bundle,
+        utr_runtime::encode::EncoderKind::Tract,
+        &Interrupt::default(),
+        &mut said,
+    );
     assert!(verified.unwrap(), "{}", String::from_utf8_lossy(&said));
     let file = bundle.join("decoder.gguf");
     let mut bytes = std::fs::read(&file).unwrap();

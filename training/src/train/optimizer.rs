@@ -80,12 +80,20 @@ struct Rule<'a> {
 impl Rule<'_> {
     fn lr(&self, name: &str) -> f32 {
         let vision = name.starts_with("vision_tower");
-        let peak = if vision { self.schedule.vision_lr.unwrap_or(self.schedule.lr) } else { self.schedule.lr };
+        let peak =
+            if vision { self.schedule.vision_lr.unwrap_or(self.schedule.lr) } else { self.schedule.lr };
         (peak * self.factor) as f32
     }
 
     /// Decoupled weight decay and Adam's quotient of unbiased moments (Loshchilov and Hutter, 2019).
-    fn adamw(&self, var: &Var, name: &str, grad: &[f32], first: &mut [f32], second: &mut [f32]) -> Result<()> {
+    fn adamw(
+        &self,
+        var: &Var,
+        name: &str,
+        grad: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+    ) -> Result<()> {
         let (b1, b2) = (self.schedule.betas.0 as f32, self.schedule.betas.1 as f32);
         let unbias = |beta: f64| (1.0 / (1.0 - beta.powi(self.updates))) as f32;
         let (u1, u2) = (unbias(self.schedule.betas.0), unbias(self.schedule.betas.1));
@@ -160,7 +168,13 @@ impl AdamW {
 
     /// One update with the gradients `grads` (one flat vector per variable), scaled so that their norm is at most `clip`.
     /// Returns the norm before scaling. Variables are spread over one-thread `pools`; without any, this thread does all.
-    pub fn step(&mut self, grads: &[Vec<f32>], schedule: &Schedule, factor: f64, pools: &[rayon::ThreadPool]) -> Result<f64> {
+    pub fn step(
+        &mut self,
+        grads: &[Vec<f32>],
+        schedule: &Schedule,
+        factor: f64,
+        pools: &[rayon::ThreadPool],
+    ) -> Result<f64> {
         let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let scale = if norm > schedule.clip { (schedule.clip / norm) as f32 } else { 1.0 };
         self.updates += 1;
@@ -191,7 +205,9 @@ impl AdamW {
                     let update = &update;
                     threads.push(scope.spawn(move || pool.install(|| update(share))));
                 }
-                threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?)
+                threads.into_iter().try_for_each(|t| {
+                    t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?
+                })
             })?;
         }
         Ok(norm)
@@ -214,11 +230,18 @@ impl AdamW {
 
     /// Reads what [`AdamW::save`] wrote for the same variables.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu).with_context(|| format!("reading {}", path.display()))?;
-        let get = |name: String| tensors.get(&name).with_context(|| format!("{} has no {name}", path.display()));
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let get =
+            |name: String| tensors.get(&name).with_context(|| format!("{} has no {name}", path.display()));
         for (i, name) in self.names.iter().enumerate() {
-            let (first, second) = (get(format!("first.{name}"))?.to_vec1()?, get(format!("second.{name}"))?.to_vec1()?);
-            anyhow::ensure!(first.len() == self.first[i].len(), "{}: moments of {name} have another size", path.display());
+            let (first, second) =
+                (get(format!("first.{name}"))?.to_vec1()?, get(format!("second.{name}"))?.to_vec1()?);
+            anyhow::ensure!(
+                first.len() == self.first[i].len(),
+                "{}: moments of {name} have another size",
+                path.display()
+            );
             (self.first[i], self.second[i]) = (first, second);
         }
         self.updates = get("updates".into())?.to_vec1::<i64>()?.first().copied().unwrap_or(0) as i32;

@@ -125,7 +125,9 @@ fn demo_questions(suite: &Suite, output: &Path) -> anyhow::Result<()> {
         serde_json::json!({"clip": clip, "question": question, "answer": answer, "skill": skill})
     };
     let forward = items.iter().map(|item| entry("clips/demo.mp4", item, &item.answer));
-    let twin = items.iter().filter_map(|item| Some(entry("clips/demo-twin.mp4", item, item.twin_answer.as_deref()?)));
+    let twin = items
+        .iter()
+        .filter_map(|item| Some(entry("clips/demo-twin.mp4", item, item.twin_answer.as_deref()?)));
     let list = serde_json::Value::Array(forward.chain(twin).collect());
     let text = serde_json::to_string_pretty(&list)? + "\n";
     let path = output.join("questions.json");
