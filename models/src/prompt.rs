@@ -99,13 +99,14 @@ pub struct ChatTemplate {
 const TOKENIZER_FILES: [&str; 4] =
     ["tokenizer_config.json", "chat_template.jinja", "chat_template.json", "processor_config.json"];
 const PROCESSOR_FILES: [&str; 4] =
-    ["chat_template.jinja", "chat_template.json", "processor_config.json", "tokenizer_config.json"];
+    ["chat_template.json", "chat_template.jinja", "processor_config.json", "tokenizer_config.json"];
 
 impl ChatTemplate {
     /// Finds the template of a model folder or bundle.
     ///
     /// The tokenizer's is looked for in `tokenizer_config.json`, `chat_template.jinja`, `chat_template.json`,
-    /// `processor_config.json`, in that order; the processor's in the last three and then in the first. A list of named
+    /// `processor_config.json`, in that order; the processor's in `chat_template.json` (which only processors ever wrote),
+    /// `chat_template.jinja`, `processor_config.json`, `tokenizer_config.json`. A list of named
     /// templates gives its `default`.
     pub fn load(folder: &Path, kind: Kind) -> Result<Self> {
         let variables = token_variables(folder)?;

@@ -1,4 +1,4 @@
-//! Attention over packed rows, with gradients, and over a key-value cache, without.
+//! Attention over packed rows, with gradients.
 //!
 //! Comes in: queries (n, heads * dim), keys and values (n, kv_heads * dim) of several sequences one after the other ([`Packing`]); queries and
 //! keys not yet rotated. Goes out: (n, heads * dim). Nothing is padded: a sequence costs its own length. A sequence is a *trunk*
@@ -7,6 +7,7 @@
 
 use super::activation::exp;
 use super::gemm::{View, gemm};
+use super::rope::Rope;
 use super::{fused, plain, slice, with};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
@@ -36,65 +37,6 @@ impl Sequence {
         let branch = move |rows: &usize| (self.trunk..self.trunk + rows).map(|p| p as u32);
         (0..self.trunk as u32).chain(self.branches.iter().flat_map(branch))
     }
-}
-
-/// Cosines and sines of the rotary position embedding, "rotate half" form (Qwen2): (rows, dim / 2) each.
-#[derive(Clone, Debug)]
-pub struct Rope {
-    half: usize,
-    cos: Vec<f32>,
-    sin: Vec<f32>,
-}
-
-impl Rope {
-    /// For the given positions; frequencies are `theta^(-2i/dim)`.
-    pub fn new(positions: impl Iterator<Item = u32>, dim: usize, theta: f64) -> Self {
-        let half = dim / 2;
-        // As the originals: inverse frequencies rounded to f32, angles formed in f32.
-        let frequencies: Vec<f32> =
-            (0..half).map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / dim as f32)).collect();
-        let angles: Vec<f32> =
-            positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
-        Self {
-            half,
-            cos: angles.iter().map(|a| a.cos()).collect(),
-            sin: angles.iter().map(|a| a.sin()).collect(),
-        }
-    }
-
-    /// Rotates every head of every row in place; `direction` is 1 to rotate, -1 to undo (and for gradients).
-    fn apply(&self, rows: &mut [f32], width: usize, direction: f32) {
-        let half = self.half;
-        for (row, (cos, sin)) in
-            rows.chunks_exact_mut(width).zip(self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half)))
-        {
-            for head in row.chunks_exact_mut(2 * half) {
-                let (a, b) = head.split_at_mut(half);
-                for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
-                    let s = sin * direction;
-                    (*a, *b) = (*a * cos - *b * s, *b * cos + *a * s);
-                }
-            }
-        }
-    }
-
-    /// The (rows, half) tables as tensors, cosine first.
-    pub(super) fn tables(&self, device: &candle_core::Device) -> Result<(Tensor, Tensor)> {
-        let rows = self.cos.len() / self.half;
-        let table = |v: &[f32]| Tensor::from_slice(v, (rows, self.half), device);
-        Ok((table(&self.cos)?, table(&self.sin)?))
-    }
-}
-
-/// Rotates (rows, heads * dim) by the positions in `rope`; no gradient.
-pub fn rotate(x: &Tensor, rope: &Rope) -> Result<Tensor> {
-    if !fused(x) {
-        return plain::rotate(x, rope);
-    }
-    let (rows, width) = x.dims2()?;
-    let mut data = with(&x.contiguous()?, |x| Ok(x.to_vec()))?;
-    rope.apply(&mut data, width, 1.0);
-    Tensor::from_vec(data, (rows, width), x.device())
 }
 
 /// How rows fall into sequences, and how they may attend.
@@ -200,7 +142,7 @@ struct Probabilities {
 }
 
 /// One softmax over two pieces of a row.
-fn softmax(a: &mut [f32], b: &mut [f32]) {
+pub(super) fn softmax(a: &mut [f32], b: &mut [f32]) {
     let max = a.iter().chain(b.iter()).fold(f32::NEG_INFINITY, |m, x| m.max(*x));
     a.iter_mut().chain(b.iter_mut()).for_each(|x| *x = exp(*x - max));
     let scale = 1.0 / (a.iter().sum::<f32>() + b.iter().sum::<f32>());
@@ -407,77 +349,5 @@ impl Operands<'_> {
             row += n;
             own += n * n;
         }
-    }
-}
-
-/// New rows over a cache: queries (t, heads * dim), keys and values (past + t, kv_heads * dim), all rotated; row i sees keys up to past + i.
-/// No gradient. Goes out: (t, heads * dim).
-pub fn attend_cached(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, kv_heads: usize) -> Result<Tensor> {
-    if !fused(q) {
-        return plain::attend_cached(q, k, v, heads, kv_heads);
-    }
-    q.contiguous()?.apply_op3_no_bwd(&k.contiguous()?, &v.contiguous()?, &CachedAttention { heads, kv_heads })
-}
-
-struct CachedAttention {
-    heads: usize,
-    kv_heads: usize,
-}
-
-impl CustomOp3 for CachedAttention {
-    fn name(&self) -> &'static str {
-        "cached-attention"
-    }
-
-    fn cpu_fwd(
-        &self,
-        q: &CpuStorage,
-        lq: &Layout,
-        k: &CpuStorage,
-        lk: &Layout,
-        v: &CpuStorage,
-        lv: &Layout,
-    ) -> Result<(CpuStorage, Shape)> {
-        let ((rows, width), (keys, kv_width)) = (lq.shape().dims2()?, lk.shape().dims2()?);
-        let (q, k, v) = (slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
-        if keys < rows || v.len() != k.len() || width * self.kv_heads != kv_width * self.heads {
-            bail!("attention: {rows} queries of {width} channels over {keys} keys of {kv_width}")
-        }
-        let dim = width / self.heads;
-        let (mut out, mut scores) = (vec![0.0; rows * width], vec![0.0; rows * keys]);
-        for head in 0..self.heads {
-            let kv_head = head / (self.heads / self.kv_heads) * dim;
-            let queries = View::rows(&q[head * dim..], width);
-            let scale = (dim as f32).powf(-0.5);
-            gemm(
-                &mut scores,
-                keys,
-                rows,
-                keys,
-                dim,
-                queries,
-                View::rows(&k[kv_head..], kv_width).t(),
-                scale,
-                false,
-            );
-            for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
-                let seen = keys - rows + i + 1;
-                softmax(&mut row[..seen], &mut []);
-                row[seen..].fill(0.0);
-            }
-            let values = View::rows(&v[kv_head..], kv_width);
-            gemm(
-                &mut out[head * dim..],
-                width,
-                rows,
-                dim,
-                keys,
-                View::rows(&scores, keys),
-                values,
-                1.0,
-                false,
-            );
-        }
-        Ok((CpuStorage::F32(out), lq.shape().clone()))
     }
 }

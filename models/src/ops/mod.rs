@@ -7,19 +7,23 @@
 
 mod activation;
 mod attention;
+mod cached;
 mod cross_entropy;
 mod gemm;
 mod linear;
 mod norm;
 pub mod plain;
+mod rope;
 #[cfg(test)]
 mod tests;
 
 pub use activation::{gelu_tanh, swiglu};
-pub use attention::{Packing, Rope, Sequence, attend_cached, attend_packed, rotate};
+pub use attention::{Packing, Sequence, attend_packed};
+pub use cached::attend_cached;
 pub use cross_entropy::{Label, cross_entropy};
 pub use linear::{linear, mix_rows};
 pub use norm::{layer_norm, rms_norm};
+pub use rope::{Rope, rotate};
 
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor, bail};
 

@@ -3,8 +3,9 @@
 //! Comes in and goes out: as the fused kernels. Runs on any device and type. Beware of candle's own fused operations
 //! (`softmax_last_dim`, `rms_norm`, `rope`): they drop gradients silently, so none of them is used here.
 
-use super::attention::{Packing, Rope};
+use super::attention::Packing;
 use super::cross_entropy::Label;
+use super::rope::Rope;
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::softmax;
 
