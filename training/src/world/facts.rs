@@ -138,7 +138,8 @@ fn travel_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             fact(Skill::Direction, window, vec![name], [heading.word(), heading.opposite().word()], options)
         }
         Behaviour::Accelerate { from, to, .. } => {
-            (seen.count(index, 0, 11) >= 5 && seen.count(index, 20, 31) >= 5).then_some(())?;
+            // Halves, not ends: a slow phase lingers in or out of view, and a stricter rule would show in single frames.
+            (seen.count(index, 0, 15) >= 5 && seen.count(index, 16, 31) >= 5).then_some(())?;
             let words = ["speeding up", "slowing down"];
             fact(Skill::Speed, WHOLE, vec![name], pair(to > from, words), texts(words))
         }
