@@ -70,6 +70,14 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    // Work is spread by clip, one worker a core. Candle's own threads would make the workers wait for each other: its pool takes one caller
+    // at a time and spins meanwhile.
+    for variable in ["CANDLE_NUM_THREADS", "RAYON_NUM_THREADS"] {
+        if std::env::var_os(variable).is_none() {
+            // SAFETY: nothing else runs yet that could read the environment.
+            unsafe { std::env::set_var(variable, "1") };
+        }
+    }
     let cli = Cli::parse();
     match execute(cli.command) {
         Ok(()) => ExitCode::SUCCESS,
