@@ -32,8 +32,7 @@ pub fn run(
     pipeline.watch(&ask.source, ask.sampling, &options)?;
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
-        let question =
-            Question { text: text.clone(), prompt: ask.prompt, sampling: ask.tokens.clone(), asked };
+        let question = Question { text: text.clone(), prompt: ask.prompt, sampling: ask.tokens, asked };
         if ask.json {
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             serde_json::to_writer(&mut *out, &answer).context("writing the answer")?;

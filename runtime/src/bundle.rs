@@ -4,7 +4,7 @@
 //! one. Hashes are checked in both, by opening the bundle; nothing is changed.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::Instant;
 
 use utr_models::bundle::{Bundle, GoldenQuestion};
@@ -160,10 +160,9 @@ fn golden_source(folder: &Path, text: &str) -> Result<Source> {
         {
             Ok(Source::Path(folder.join(path)))
         }
-        Source::Path(path) => Err(Error::Bundle(format!(
-            "a golden question points outside the bundle, to {}",
-            PathBuf::from(path).display()
-        ))),
+        Source::Path(path) => {
+            Err(Error::Bundle(format!("a golden question points outside the bundle, to {}", path.display())))
+        }
         other @ (Source::Pattern(_) | Source::Test(_)) => Ok(other),
         Source::Gst(_) => {
             Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into()))

@@ -119,63 +119,29 @@ impl Pipeline {
         let logits = prefill::read(decoder, &rows, &self.interrupt)?;
         let prefill_ms = ms(began);
 
-        let mut sampler = Sampler::new(question.sampling.clone())?;
-        let mut stream = TokenStream::new();
-        let (mut tokens, mut text, mut first) = (Vec::new(), String::new(), None);
-        let tokenizer = &model.tokenizer;
-        let max_tokens = question.sampling.max_tokens;
-        let mut on_token = |token: u32| -> Result<()> {
-            first.get_or_insert_with(Instant::now);
-            tokens.push(token);
-            let piece = stream.push(tokenizer, token)?;
-            text.push_str(&piece);
-            if piece.is_empty() { Ok(()) } else { on_text(&piece) }
-        };
-        let finish = decode::generate(
-            decoder,
-            logits,
-            &mut sampler,
-            &model.stop,
-            max_tokens,
-            &self.interrupt,
-            &mut on_token,
-        )?;
-        let ended = Instant::now();
-        let rest = stream.finish(tokenizer)?;
-        if !rest.is_empty() {
-            text.push_str(&rest);
-            on_text(&rest)?;
-        }
-
-        let first = first.unwrap_or(ended);
-        let decode_s = ended.duration_since(first).as_secs_f64();
-        let later_tokens = tokens.len().saturating_sub(1);
+        let spoken = speak(&mut self.model, logits, question, &self.interrupt, on_text)?;
+        let decode_s = spoken.ended.duration_since(spoken.first).as_secs_f64();
+        let later_tokens = spoken.tokens.len().saturating_sub(1);
         let timings = Timings {
             capture_ms: std::mem::take(&mut self.capture_ms),
             encode_ms: std::mem::take(&mut self.encode_ms),
             prefill_ms,
-            ttft_ms: first.duration_since(question.asked).as_secs_f64() * 1e3,
+            ttft_ms: spoken.first.duration_since(question.asked).as_secs_f64() * 1e3,
             decode_ms: decode_s * 1e3,
             prompt_tokens,
             reused_tokens,
-            output_tokens: tokens.len(),
+            output_tokens: spoken.tokens.len(),
             tokens_per_s: if later_tokens == 0 || decode_s <= 0.0 {
                 0.0
             } else {
                 later_tokens as f64 / decode_s
             },
         };
-        Ok(self.answer(text, tokens, finish, timings, first))
+        Ok(self.answer(spoken, timings))
     }
 
-    fn answer(
-        &self,
-        text: String,
-        tokens: Vec<u32>,
-        finish: decode::Finish,
-        timings: Timings,
-        first: Instant,
-    ) -> Answer {
+    fn answer(&self, spoken: Spoken, timings: Timings) -> Answer {
+        let Spoken { text, tokens, finish, first, .. } = spoken;
         let frames: Vec<FrameUsed> = self.window.iter().map(|frame| frame.stamp.into()).collect();
         let newest = self.window.iter().last().map_or(first, |frame| frame.captured);
         let newest_age_ms =
@@ -202,6 +168,46 @@ impl Pipeline {
     pub fn model(&self) -> &Model {
         &self.model
     }
+}
+
+/// An answer's words, and when the first and the last came.
+struct Spoken {
+    text: String,
+    tokens: Vec<u32>,
+    finish: decode::Finish,
+    first: Instant,
+    ended: Instant,
+}
+
+/// Samples the answer and turns it into text as it grows.
+fn speak(
+    model: &mut Model,
+    logits: Vec<f32>,
+    question: &Question,
+    interrupt: &Interrupt,
+    on_text: &mut dyn FnMut(&str) -> Result<()>,
+) -> Result<Spoken> {
+    let mut sampler = Sampler::new(question.sampling)?;
+    let mut stream = TokenStream::new();
+    let (mut tokens, mut text, mut first) = (Vec::new(), String::new(), None);
+    let (decoder, tokenizer) = (model.decoder.as_mut(), &model.tokenizer);
+    let max_tokens = question.sampling.max_tokens;
+    let mut on_token = |token: u32| -> Result<()> {
+        first.get_or_insert_with(Instant::now);
+        tokens.push(token);
+        let piece = stream.push(tokenizer, token)?;
+        text.push_str(&piece);
+        if piece.is_empty() { Ok(()) } else { on_text(&piece) }
+    };
+    let finish =
+        decode::generate(decoder, logits, &mut sampler, &model.stop, max_tokens, interrupt, &mut on_token)?;
+    let ended = Instant::now();
+    let rest = stream.finish(tokenizer)?;
+    if !rest.is_empty() {
+        text.push_str(&rest);
+        on_text(&rest)?;
+    }
+    Ok(Spoken { text, tokens, finish, first: first.unwrap_or(ended), ended })
 }
 
 /// Refuses an empty or oversized question.
