@@ -1,1 +1,1 @@
-//! Benchmarks live in their own targets; this library is empty.
+//! Micro-benches and side-by-side runs against peers.

@@ -104,11 +104,15 @@ impl Config {
         expect(value, "projector_hidden_act", "gelu")?;
         expect(value, "vision_feature_select_strategy", "full")?;
         if value.get("multimodal_projector_bias").and_then(Value::as_bool) == Some(false) {
-            return Err("multimodal_projector_bias is false; projectors without bias are not supported".into());
+            return Err(
+                "multimodal_projector_bias is false; projectors without bias are not supported".into()
+            );
         }
         let feature_layers = match value.get("vision_feature_layer") {
             None => vec![vision.layers],
-            Some(Value::Array(list)) => list.iter().map(|v| blocks(v, vision.layers)).collect::<Result<_, _>>()?,
+            Some(Value::Array(list)) => {
+                list.iter().map(|v| blocks(v, vision.layers)).collect::<Result<_, _>>()?
+            }
             Some(one) => vec![blocks(one, vision.layers)?],
         };
         let token = |old: &str, new: &str, default: u64| {
@@ -175,12 +179,26 @@ impl Config {
 
     fn check(&self) -> Result<(), String> {
         let (v, t) = (&self.vision, &self.text);
-        let positive = [v.hidden, v.layers, v.heads, v.patch, v.image_size, t.hidden, t.layers, t.heads, t.kv_heads, t.vocab];
+        let positive = [
+            v.hidden,
+            v.layers,
+            v.heads,
+            v.patch,
+            v.image_size,
+            t.hidden,
+            t.layers,
+            t.heads,
+            t.kv_heads,
+            t.vocab,
+        ];
         if positive.contains(&0) {
             return Err("a size is zero (hidden, layers, heads, patch_size, image_size or vocab_size)".into());
         }
         if v.hidden % v.heads != 0 {
-            return Err(format!("vision hidden_size {} is not a multiple of its {} heads", v.hidden, v.heads));
+            return Err(format!(
+                "vision hidden_size {} is not a multiple of its {} heads",
+                v.hidden, v.heads
+            ));
         }
         if t.heads % t.kv_heads != 0 {
             return Err(format!("{} attention heads cannot share {} key heads", t.heads, t.kv_heads));
@@ -216,7 +234,9 @@ fn expect(value: &Value, field: &str, supported: &str) -> Result<(), String> {
 fn size(value: &Value, field: &str, default: Option<usize>) -> Result<usize, String> {
     match value.get(field) {
         None | Some(Value::Null) => default.ok_or_else(|| format!("{field} is missing")),
-        Some(v) => v.as_u64().map(|n| n as usize).ok_or_else(|| format!("{field} is {v}, not a whole number")),
+        Some(v) => {
+            v.as_u64().map(|n| n as usize).ok_or_else(|| format!("{field} is {v}, not a whole number"))
+        }
     }
 }
 
@@ -243,11 +263,14 @@ fn text_from_hf(t: &Value, top_tied: Option<bool>) -> Result<TextConfig, String>
     expect(t, "model_type", "qwen2")?;
     expect(t, "hidden_act", "silu")?;
     if t.get("use_sliding_window").and_then(Value::as_bool) == Some(true) {
-        return Err("text_config: use_sliding_window is true; sliding-window attention is not supported".into());
+        return Err(
+            "text_config: use_sliding_window is true; sliding-window attention is not supported".into()
+        );
     }
     let rope = t.get("rope_parameters").unwrap_or(&Value::Null);
     let scaling = t.get("rope_scaling").filter(|v| !v.is_null());
-    let rope_type = rope.get("rope_type").or_else(|| scaling.and_then(|s| s.get("rope_type").or(s.get("type"))));
+    let rope_type =
+        rope.get("rope_type").or_else(|| scaling.and_then(|s| s.get("rope_type").or(s.get("type"))));
     if let Some(kind) = rope_type.and_then(Value::as_str).filter(|k| *k != "default") {
         return Err(format!("text_config: rope type {kind:?} is not supported, only \"default\""));
     }
@@ -262,7 +285,10 @@ fn text_from_hf(t: &Value, top_tied: Option<bool>) -> Result<TextConfig, String>
         kv_heads: size(t, "num_key_value_heads", Some(32.min(heads))).map_err(within)?,
         head_dim: size(t, "head_dim", Some(hidden / heads.max(1))).map_err(within)?,
         vocab: size(t, "vocab_size", Some(151_936)).map_err(within)?,
-        rope_theta: rope.get("rope_theta").and_then(Value::as_f64).unwrap_or_else(|| real(t, "rope_theta", 10_000.0)),
+        rope_theta: rope
+            .get("rope_theta")
+            .and_then(Value::as_f64)
+            .unwrap_or_else(|| real(t, "rope_theta", 10_000.0)),
         rms_norm_eps: real(t, "rms_norm_eps", 1e-6),
         max_positions: size(t, "max_position_embeddings", Some(32_768)).map_err(within)?,
         tied: t.get("tie_word_embeddings").and_then(Value::as_bool).or(top_tied).unwrap_or(false),
@@ -276,10 +302,27 @@ mod tests {
     #[test]
     fn writing_and_reading_gives_the_same_config() {
         let config = Config {
-            vision: VisionConfig { hidden: 96, intermediate: 256, layers: 3, heads: 3, image_size: 64, patch: 16, layer_norm_eps: 1e-6 },
+            vision: VisionConfig {
+                hidden: 96,
+                intermediate: 256,
+                layers: 3,
+                heads: 3,
+                image_size: 64,
+                patch: 16,
+                layer_norm_eps: 1e-6,
+            },
             text: TextConfig {
-                hidden: 128, intermediate: 384, layers: 4, heads: 4, kv_heads: 2, head_dim: 32, vocab: 1024,
-                rope_theta: 1e4, rms_norm_eps: 1e-6, max_positions: 2048, tied: true,
+                hidden: 128,
+                intermediate: 384,
+                layers: 4,
+                heads: 4,
+                kv_heads: 2,
+                head_dim: 32,
+                vocab: 1024,
+                rope_theta: 1e4,
+                rms_norm_eps: 1e-6,
+                max_positions: 2048,
+                tied: true,
             },
             feature_layers: vec![3],
             image_token: 3,

@@ -59,7 +59,11 @@ pub struct Example {
 impl Network {
     /// Builds the network over `weights`, which may be variables under training.
     pub fn new(config: Config, weights: &Weights) -> Result<Self> {
-        Ok(Self { vision: VisionTower::new(&config.vision, &config.feature_layers, weights)?, decoder: Qwen2::new(&config.text, weights)?, config })
+        Ok(Self {
+            vision: VisionTower::new(&config.vision, &config.feature_layers, weights)?,
+            decoder: Qwen2::new(&config.text, weights)?,
+            config,
+        })
     }
 
     /// Loads a Hugging Face folder.
@@ -79,7 +83,12 @@ impl Network {
 
     /// Final-normed hidden rows of all examples one after the other, and the label of each target in them.
     pub fn hidden(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
-        let plan = Plan::new(examples, self.config.video_token, self.config.vision.grid().pow(2), self.config.tokens_per_frame())?;
+        let plan = Plan::new(
+            examples,
+            self.config.video_token,
+            self.config.vision.grid().pow(2),
+            self.config.tokens_per_frame(),
+        )?;
         let embedded = self.decoder.embed(&plan.ids)?;
         let mut sources = vec![embedded];
         let patches: Vec<&Tensor> = examples.iter().filter_map(|e| e.patches.as_ref()).collect();
@@ -118,7 +127,8 @@ impl Network {
                     return Ok(f64::NAN);
                 }
                 let total: f64 = labels.iter().map(|l| f64::from(l.weight)).sum();
-                let sum = ops::cross_entropy(&hidden, head, &labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
+                let sum =
+                    ops::cross_entropy(&hidden, head, &labels)?.to_dtype(DType::F32)?.to_scalar::<f32>()?;
                 Ok(f64::from(sum) / total)
             })
             .collect()
@@ -166,7 +176,12 @@ enum Row {
 }
 
 impl Plan {
-    fn new(examples: &[Example], video_token: u32, patches_per_frame: usize, tokens_per_frame: usize) -> Result<Self> {
+    fn new(
+        examples: &[Example],
+        video_token: u32,
+        patches_per_frame: usize,
+        tokens_per_frame: usize,
+    ) -> Result<Self> {
         let (mut ids, mut rows) = (Vec::new(), Vec::new());
         let (mut sequences, mut labels) = (Vec::new(), Vec::new());
         let mut visual = 0;
@@ -175,7 +190,9 @@ impl Plan {
             let frames = example.patches.as_ref().map_or(Ok(0), |p| p.dim(0))? / patches_per_frame.max(1);
             let places = example.trunk.ids.iter().filter(|id| **id == video_token).count();
             if places != usize::from(example.patches.is_some()) {
-                return Err(Error::Argument(format!("a prompt with {places} video placeholders came with {frames} frames")));
+                return Err(Error::Argument(format!(
+                    "a prompt with {places} video placeholders came with {frames} frames"
+                )));
             }
             let mut targets = Vec::new();
             for (id, weight) in example.trunk.ids.iter().zip(&example.trunk.weights) {

@@ -74,7 +74,12 @@ impl Block {
     }
 
     /// `attend` turns queries, keys and values (not rotated) into (n, heads * dim).
-    fn forward(&self, x: &Tensor, eps: f64, attend: impl FnOnce(Tensor, Tensor, Tensor) -> Result<Tensor>) -> Result<Tensor> {
+    fn forward(
+        &self,
+        x: &Tensor,
+        eps: f64,
+        attend: impl FnOnce(Tensor, Tensor, Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let h = ops::rms_norm(x, &self.input_norm, eps)?;
         let mixed = attend(self.q.forward(&h)?, self.k.forward(&h)?, self.v.forward(&h)?)?;
         let x = (x + self.o.forward(&mixed)?)?;
@@ -129,7 +134,8 @@ impl KvCache {
         }
         let (rows, width) = k.dims2()?;
         let need = self.len + rows;
-        let slot = self.layers.get_mut(layer).ok_or_else(|| Error::Argument("cache layer out of range".into()))?;
+        let slot =
+            self.layers.get_mut(layer).ok_or_else(|| Error::Argument("cache layer out of range".into()))?;
         let (keys, values) = match slot.take() {
             Some((keys, values)) if keys.dim(0)? >= need => (keys, values),
             old => {
@@ -180,7 +186,8 @@ impl Qwen2 {
     /// Loads a quantized decoder. Matrices stay as the file has them; the embedding table is widened to f32.
     pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
         let device = Device::Cpu;
-        let crate::gguf::DecoderFile { config: e, mut tensors, .. } = crate::gguf::read_decoder(path.as_ref(), &device)?;
+        let crate::gguf::DecoderFile { config: e, mut tensors, .. } =
+            crate::gguf::read_decoder(path.as_ref(), &device)?;
         let config = TextConfig {
             hidden: e.hidden_size,
             intermediate: e.intermediate_size,
@@ -195,7 +202,11 @@ impl Qwen2 {
             tied: e.tied,
         };
         let mut take = |name: String| {
-            let reason = || Error::Tensor { name: name.clone(), file: path.as_ref().to_path_buf(), reason: "is missing".into() };
+            let reason = || Error::Tensor {
+                name: name.clone(),
+                file: path.as_ref().to_path_buf(),
+                reason: "is missing".into(),
+            };
             tensors.remove(&name).ok_or_else(reason)
         };
         let table = take("token_embd.weight".into())?;
@@ -237,7 +248,10 @@ impl Qwen2 {
     /// Token embeddings (n, hidden). An id outside the vocabulary is an error that names it.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(bad) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
-            return Err(Error::Argument(format!("token {bad} lies outside the vocabulary of {}", self.config.vocab)));
+            return Err(Error::Argument(format!(
+                "token {bad} lies outside the vocabulary of {}",
+                self.config.vocab
+            )));
         }
         Ok(self.embedding.index_select(&Tensor::new(ids, self.device())?, 0)?)
     }
@@ -245,8 +259,18 @@ impl Qwen2 {
     /// Packed sequences (rows, hidden) to final-normed hidden rows, with gradients; positions as [`Sequence::positions`].
     pub fn forward_packed(&self, x: &Tensor, sequences: Vec<Sequence>) -> Result<Tensor> {
         let c = &self.config;
-        let rope = Rope::new(sequences.iter().flat_map(|s| s.positions().collect::<Vec<_>>()), c.head_dim, c.rope_theta);
-        let packing = Arc::new(Packing { sequences, causal: true, rope: Some(rope), heads: c.heads, kv_heads: c.kv_heads });
+        let rope = Rope::new(
+            sequences.iter().flat_map(|s| s.positions().collect::<Vec<_>>()),
+            c.head_dim,
+            c.rope_theta,
+        );
+        let packing = Arc::new(Packing {
+            sequences,
+            causal: true,
+            rope: Some(rope),
+            heads: c.heads,
+            kv_heads: c.kv_heads,
+        });
         let mut x = x.clone();
         for block in &self.blocks {
             x = block.forward(&x, c.rms_norm_eps, |q, k, v| Ok(ops::attend_packed(&q, &k, &v, &packing)?))?;
@@ -283,7 +307,9 @@ impl Qwen2 {
     pub fn head(&self) -> Result<&Tensor> {
         match &self.head {
             Linear::Dense { weight, .. } => Ok(weight),
-            Linear::Quantized { .. } => Err(Error::Argument("a quantized decoder cannot be trained or scored with gradients".into())),
+            Linear::Quantized { .. } => {
+                Err(Error::Argument("a quantized decoder cannot be trained or scored with gradients".into()))
+            }
         }
     }
 }

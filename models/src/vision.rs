@@ -29,7 +29,10 @@ struct Dense {
 
 impl Dense {
     fn new(weights: &Weights, name: &str) -> Result<Self> {
-        Ok(Self { weight: take(weights, &format!("{name}.weight"))?, bias: take(weights, &format!("{name}.bias"))? })
+        Ok(Self {
+            weight: take(weights, &format!("{name}.weight"))?,
+            bias: take(weights, &format!("{name}.bias"))?,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -46,7 +49,11 @@ struct Norm {
 
 impl Norm {
     fn new(weights: &Weights, name: &str, eps: f64) -> Result<Self> {
-        Ok(Self { weight: take(weights, &format!("{name}.weight"))?, bias: take(weights, &format!("{name}.bias"))?, eps })
+        Ok(Self {
+            weight: take(weights, &format!("{name}.weight"))?,
+            bias: take(weights, &format!("{name}.bias"))?,
+            eps,
+        })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {

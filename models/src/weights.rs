@@ -20,7 +20,9 @@ pub fn canonical(name: &str) -> Option<String> {
         return None;
     }
     let name = name.strip_prefix("model.").unwrap_or(name);
-    let name = name.strip_prefix("language_model.lm_head.").map_or(name.to_string(), |rest| format!("lm_head.{rest}"));
+    let name = name
+        .strip_prefix("language_model.lm_head.")
+        .map_or(name.to_string(), |rest| format!("lm_head.{rest}"));
     let prefixes = [
         ("vision_tower.vision_tower.vision_model.", "vision_tower."),
         ("vision_tower.vision_model.", "vision_tower."),
@@ -65,7 +67,11 @@ pub enum Init {
 
 /// Every tensor of a network: canonical name, shape, initialisation. The one table that loading, saving and training share.
 pub fn table(config: &Config) -> Vec<(String, Vec<usize>, Init)> {
-    let mut rows = vec![("image_newline".to_string(), vec![config.text.hidden], Init::Normal((config.text.hidden as f32).powf(-0.5)))];
+    let mut rows = vec![(
+        "image_newline".to_string(),
+        vec![config.text.hidden],
+        Init::Normal((config.text.hidden as f32).powf(-0.5)),
+    )];
     vision_rows(config, &mut rows);
     decoder_rows(config, &mut rows);
     rows
@@ -89,7 +95,11 @@ fn vision_rows(config: &Config, rows: &mut Rows) {
     let v = &config.vision;
     let inputs = 3 * v.patch * v.patch;
     let patch = "vision_tower.embeddings.patch_embedding";
-    rows.push((format!("{patch}.weight"), vec![v.hidden, 3, v.patch, v.patch], Init::Normal((inputs as f32).powf(-0.5))));
+    rows.push((
+        format!("{patch}.weight"),
+        vec![v.hidden, 3, v.patch, v.patch],
+        Init::Normal((inputs as f32).powf(-0.5)),
+    ));
     rows.push((format!("{patch}.bias"), vec![v.hidden], Init::Zero));
     let positions = "vision_tower.embeddings.position_embedding.weight".to_string();
     rows.push((positions, vec![v.grid() * v.grid(), v.hidden], Init::Normal((v.hidden as f32).powf(-0.5))));
@@ -104,7 +114,13 @@ fn vision_rows(config: &Config, rows: &mut Rows) {
         linear(rows, format!("{block}.mlp.fc2"), v.hidden, v.intermediate, true);
     }
     layer_norm(rows, "vision_tower.post_layernorm".into(), v.hidden);
-    linear(rows, "multi_modal_projector.linear_1".into(), config.text.hidden, config.feature_channels(), true);
+    linear(
+        rows,
+        "multi_modal_projector.linear_1".into(),
+        config.text.hidden,
+        config.feature_channels(),
+        true,
+    );
     linear(rows, "multi_modal_projector.linear_2".into(), config.text.hidden, config.text.hidden, true);
 }
 
@@ -137,7 +153,8 @@ pub fn load(folder: &Path, config: &mut Config, dtype: DType, device: &Device) -
     let mut found: BTreeMap<String, (String, PathBuf, Tensor)> = BTreeMap::new();
     for file in safetensors_files(folder)? {
         // SAFETY: the map is read and dropped inside this loop; a file cut short underneath is the caller's to prevent.
-        let map = unsafe { MmapedSafetensors::new(&file) }.map_err(|e| Error::format(&file, e.to_string()))?;
+        let map =
+            unsafe { MmapedSafetensors::new(&file) }.map_err(|e| Error::format(&file, e.to_string()))?;
         for (name, view) in map.tensors() {
             let Some(key) = canonical(&name) else { continue };
             let size = view.shape().iter().product::<usize>();
@@ -178,7 +195,11 @@ fn check(
                 return Err(Error::Tensor { name: spelled, file, reason });
             }
             None if name.contains("post_layernorm") => {
-                let plain = if init == Init::One { Tensor::ones(shape, dtype, device)? } else { Tensor::zeros(shape, dtype, device)? };
+                let plain = if init == Init::One {
+                    Tensor::ones(shape, dtype, device)?
+                } else {
+                    Tensor::zeros(shape, dtype, device)?
+                };
                 weights.insert(name, plain);
             }
             None => {
@@ -188,7 +209,8 @@ fn check(
         }
     }
     if let Some((_, (name, file, tensor))) = found.into_iter().next() {
-        let reason = format!("of shape {:?} has no place in the network that config.json describes", tensor.dims());
+        let reason =
+            format!("of shape {:?} has no place in the network that config.json describes", tensor.dims());
         return Err(Error::Tensor { name, file, reason });
     }
     Ok(weights)
@@ -199,8 +221,12 @@ fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>> {
     let index = folder.join("model.safetensors.index.json");
     if index.exists() {
         let text = std::fs::read_to_string(&index).map_err(Error::io(&index))?;
-        let value: serde_json::Value = serde_json::from_str(&text).map_err(|e| Error::format(&index, e.to_string()))?;
-        let map = value.get("weight_map").and_then(|m| m.as_object()).ok_or_else(|| Error::format(&index, "has no weight_map"))?;
+        let value: serde_json::Value =
+            serde_json::from_str(&text).map_err(|e| Error::format(&index, e.to_string()))?;
+        let map = value
+            .get("weight_map")
+            .and_then(|m| m.as_object())
+            .ok_or_else(|| Error::format(&index, "has no weight_map"))?;
         let names: std::collections::BTreeSet<_> = map.values().filter_map(|v| v.as_str()).collect();
         return names
             .into_iter()
@@ -209,7 +235,11 @@ fn safetensors_files(folder: &Path) -> Result<Vec<PathBuf>> {
                 if Path::new(name).components().count() != 1 {
                     return Err(Error::format(&index, format!("names a shard outside the folder: {name}")));
                 }
-                if path.exists() { Ok(path) } else { Err(Error::format(&index, format!("names the shard {name}, which is not there"))) }
+                if path.exists() {
+                    Ok(path)
+                } else {
+                    Err(Error::format(&index, format!("names the shard {name}, which is not there")))
+                }
             })
             .collect();
     }
@@ -251,13 +281,18 @@ mod tests {
             assert_eq!(canonical(name).as_deref(), Some(fc1), "{name}");
         }
         let norm = "language_model.norm.weight";
-        for name in ["language_model.model.norm.weight", "model.language_model.norm.weight", "model.norm.weight"] {
+        for name in
+            ["language_model.model.norm.weight", "model.language_model.norm.weight", "model.norm.weight"]
+        {
             assert_eq!(canonical(name).as_deref(), Some(norm), "{name}");
         }
         for name in ["language_model.lm_head.weight", "lm_head.weight"] {
             assert_eq!(canonical(name).as_deref(), Some("lm_head.weight"), "{name}");
         }
-        assert_eq!(canonical("model.mm_projector.2.bias").as_deref(), Some("multi_modal_projector.linear_2.bias"));
+        assert_eq!(
+            canonical("model.mm_projector.2.bias").as_deref(),
+            Some("multi_modal_projector.linear_2.bias")
+        );
         assert_eq!(canonical("model.image_newline").as_deref(), Some("image_newline"));
         assert_eq!(canonical(&published(fc1)).as_deref(), Some(fc1));
     }

@@ -49,9 +49,9 @@ impl From<Stamp> for FrameUsed {
 /// Where the time of an answer went, in milliseconds, and how many tokens were handled.
 #[derive(Clone, Copy, Debug, Default, Serialize)]
 pub struct Timings {
-    /// Reading, decoding and choosing the frames; once per window.
+    /// Reading, decoding and choosing the frames that came since the previous answer.
     pub capture_ms: f64,
-    /// Resizing and encoding them; once per frame.
+    /// Resizing and encoding them; 0 where no new frame came.
     pub encode_ms: f64,
     /// Reading the prompt, the frames where that was not done before, and the question.
     pub prefill_ms: f64,

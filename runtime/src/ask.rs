@@ -19,7 +19,12 @@ use crate::pipeline::{Pipeline, Question};
 ///
 /// # Errors
 /// Whatever loading, capture and answering report, and a closed standard output.
-pub fn run(ask: &Ask, bundle: &std::path::Path, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn run(
+    ask: &Ask,
+    bundle: &std::path::Path,
+    interrupt: &Interrupt,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.encoder)?;
     let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
     let mut pipeline = Pipeline::new(model, ask.frames, interrupt.clone());
@@ -27,7 +32,8 @@ pub fn run(ask: &Ask, bundle: &std::path::Path, interrupt: &Interrupt, out: &mut
     pipeline.watch(&ask.source, ask.sampling, &options)?;
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
-        let question = Question { text: text.clone(), prompt: ask.prompt, sampling: ask.tokens.clone(), asked };
+        let question =
+            Question { text: text.clone(), prompt: ask.prompt, sampling: ask.tokens.clone(), asked };
         if ask.json {
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             serde_json::to_writer(&mut *out, &answer).context("writing the answer")?;
@@ -58,7 +64,9 @@ impl std::fmt::Display for Summary<'_> {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let (answer, t) = (self.0, &self.0.timings);
         let frames: Vec<String> = answer.frames.iter().map(|frame| frame.index.to_string()).collect();
-        let (Some(oldest), Some(newest)) = (answer.frames.first(), answer.frames.last()) else { return Ok(()) };
+        let (Some(oldest), Some(newest)) = (answer.frames.first(), answer.frames.last()) else {
+            return Ok(());
+        };
         writeln!(
             f,
             "  frames  {} ({:.2} to {:.2} s; {} dropped)",

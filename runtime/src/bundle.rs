@@ -104,7 +104,8 @@ pub fn verify(
         writeln!(out, "golden    none to ask")?;
         return Ok(true);
     }
-    let mut pipeline = Pipeline::new(Model::open_bundle(&bundle, encoder)?, window::CAPACITY, interrupt.clone());
+    let mut pipeline =
+        Pipeline::new(Model::open_bundle(&bundle, encoder)?, window::CAPACITY, interrupt.clone());
     let options = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let (mut seen, mut equal) = (None, 0);
     for golden in &manifest.golden {
@@ -119,9 +120,17 @@ pub fn verify(
             equal += 1;
             continue;
         }
-        writeln!(out, "no: {:?} on {} gives {text:?}, the manifest says {:?}", golden.question, golden.source, golden.answer)?;
+        writeln!(
+            out,
+            "no: {:?} on {} gives {text:?}, the manifest says {:?}",
+            golden.question, golden.source, golden.answer
+        )?;
     }
-    writeln!(out, "golden    {equal} of {} answers equal, token for token, with {encoder:?}", manifest.golden.len())?;
+    writeln!(
+        out,
+        "golden    {equal} of {} answers equal, token for token, with {encoder:?}",
+        manifest.golden.len()
+    )?;
     Ok(equal == manifest.golden.len())
 }
 
@@ -131,7 +140,12 @@ fn replay(pipeline: &mut Pipeline, golden: &GoldenQuestion) -> Result<(String, V
         text: golden.question.clone(),
         prompt: Kind::Tokenizer,
         // A golden answer may have been cut at a limit, so that what would come after it is not looked at.
-        sampling: TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: golden.tokens.len().max(1) },
+        sampling: TokenSampling {
+            temperature: 0.0,
+            top_p: 1.0,
+            seed: 0,
+            max_tokens: golden.tokens.len().max(1),
+        },
         asked: Instant::now(),
     };
     let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
@@ -141,13 +155,18 @@ fn replay(pipeline: &mut Pipeline, golden: &GoldenQuestion) -> Result<(String, V
 /// A golden source: with a scheme as it stands, without one a path inside the bundle.
 fn golden_source(folder: &Path, text: &str) -> Result<Source> {
     match Source::parse(text)? {
-        Source::Path(path) if path.components().all(|part| matches!(part, std::path::Component::Normal(_))) => {
+        Source::Path(path)
+            if path.components().all(|part| matches!(part, std::path::Component::Normal(_))) =>
+        {
             Ok(Source::Path(folder.join(path)))
         }
-        Source::Path(path) => {
-            Err(Error::Bundle(format!("a golden question points outside the bundle, to {}", PathBuf::from(path).display())))
-        }
+        Source::Path(path) => Err(Error::Bundle(format!(
+            "a golden question points outside the bundle, to {}",
+            PathBuf::from(path).display()
+        ))),
         other @ (Source::Pattern(_) | Source::Test(_)) => Ok(other),
-        Source::Gst(_) => Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into())),
+        Source::Gst(_) => {
+            Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into()))
+        }
     }
 }

@@ -187,7 +187,11 @@ impl AskArgs {
             return refuse("--window-mode ahead and rolling are not in this version; use exact".into());
         }
         if !(1..=crate::window::CAPACITY).contains(&self.frames) {
-            return refuse(format!("--frames {}: the window holds 1 to {} frames", self.frames, crate::window::CAPACITY));
+            return refuse(format!(
+                "--frames {}: the window holds 1 to {} frames",
+                self.frames,
+                crate::window::CAPACITY
+            ));
         }
         if self.max_tokens == 0 {
             return refuse("--max-tokens 0 leaves no room for an answer; give 1 or more".into());
@@ -246,7 +250,8 @@ mod tests {
 
     fn ask(arguments: &str) -> Result<Ask> {
         let words = format!("utr ask --source test://ball {arguments}");
-        let cli = Cli::try_parse_from(words.split_whitespace()).map_err(|error| Error::Argument(error.to_string()))?;
+        let cli = Cli::try_parse_from(words.split_whitespace())
+            .map_err(|error| Error::Argument(error.to_string()))?;
         let Command::Ask(arguments) = cli.command else { panic!("not ask") };
         arguments.resolve()
     }
@@ -260,7 +265,10 @@ mod tests {
     #[test]
     fn frames_are_spread_evenly_unless_a_rate_is_given() {
         assert_eq!(ask("--question q").unwrap().sampling, Sampling::Default { frames: 32 });
-        assert_eq!(ask("--question q --uniform --frames 8").unwrap().sampling, Sampling::Uniform { frames: 8 });
+        assert_eq!(
+            ask("--question q --uniform --frames 8").unwrap().sampling,
+            Sampling::Uniform { frames: 8 }
+        );
         assert_eq!(ask("--question q --fps 3").unwrap().sampling, Sampling::Newest { fps: 3.0, frames: 32 });
         assert!(ask("--question q --fps 3 --uniform").is_err());
     }

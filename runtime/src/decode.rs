@@ -41,7 +41,8 @@ pub trait Decoder: Send {
 
     /// Reads one token at the next position; the (vocab) logits after it.
     fn step(&mut self, id: u32) -> Result<Vec<f32>> {
-        let position = u32::try_from(self.len()).map_err(|_| Error::Decoder("more than 2^32 positions".into()))?;
+        let position =
+            u32::try_from(self.len()).map_err(|_| Error::Decoder("more than 2^32 positions".into()))?;
         let row = self.embed(&[id])?;
         self.extend(&row, &[position])
     }
@@ -96,9 +97,14 @@ impl Decoder for CandleDecoder {
     fn extend(&mut self, embeds: &[f32], positions: &[u32]) -> Result<Vec<f32>> {
         let (n, hidden) = (positions.len(), self.hidden());
         if n == 0 || embeds.len() != n * hidden {
-            return Err(Error::Decoder(format!("{n} positions need {} values, got {}", n * hidden, embeds.len())));
+            return Err(Error::Decoder(format!(
+                "{n} positions need {} values, got {}",
+                n * hidden,
+                embeds.len()
+            )));
         }
-        let input = Tensor::from_slice(embeds, (n, hidden), self.network.device()).map_err(utr_models::Error::from)?;
+        let input = Tensor::from_slice(embeds, (n, hidden), self.network.device())
+            .map_err(utr_models::Error::from)?;
         let states = self.network.forward(&input, positions, &mut self.cache)?;
         let last = states.narrow(0, n - 1, 1).map_err(utr_models::Error::from)?;
         rows(&self.network.logits(&last)?)

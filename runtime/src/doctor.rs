@@ -37,13 +37,19 @@ pub struct Report {
 }
 
 /// Looks at everything; `source` is opened and one frame read where given, `bundle` is the one that would be used.
-pub fn examine(source: Option<&Source>, bundle: Result<std::path::PathBuf>, options: &CaptureOptions) -> Report {
+pub fn examine(
+    source: Option<&Source>,
+    bundle: Result<std::path::PathBuf>,
+    options: &CaptureOptions,
+) -> Report {
     let mut checks = gstreamer();
     checks.extend(source.map(|source| try_source(source, options)));
     checks.push(onnxruntime());
     checks.push(match bundle {
         Ok(folder) => try_bundle(&folder),
-        Err(error) => Check::missing("bundle", true, error.to_string(), "give one with --bundle, or set UTR_BUNDLE"),
+        Err(error) => {
+            Check::missing("bundle", true, error.to_string(), "give one with --bundle, or set UTR_BUNDLE")
+        }
     });
     checks.push(memory());
     checks.push(processor());
@@ -85,14 +91,24 @@ fn gstreamer() -> Vec<Check> {
     let mut checks = vec![Check::ok("GStreamer", true, report.version)];
     checks.extend(report.elements.into_iter().map(|element| match element.found {
         Some(found) => Check::ok(&element.name, element.needed, found),
-        None => Check::missing(&element.name, element.needed, "not installed", format!("apt install {}", element.package)),
+        None => Check::missing(
+            &element.name,
+            element.needed,
+            "not installed",
+            format!("apt install {}", element.package),
+        ),
     }));
     checks
 }
 
 #[cfg(not(feature = "gst"))]
 fn gstreamer() -> Vec<Check> {
-    vec![Check::missing("GStreamer", false, "not in this build", "build with the feature `gst` to read video")]
+    vec![Check::missing(
+        "GStreamer",
+        false,
+        "not in this build",
+        "build with the feature `gst` to read video",
+    )]
 }
 
 fn try_source(source: &Source, options: &CaptureOptions) -> Check {
@@ -101,28 +117,51 @@ fn try_source(source: &Source, options: &CaptureOptions) -> Check {
         clip.image()
     });
     match first {
-        Ok(image) => Check::ok("source", true, format!("{source}: first frame {}x{}", image.width, image.height)),
-        Err(error) => Check::missing("source", true, error.to_string(), "see the message; gst-launch-1.0 can run the pipeline"),
+        Ok(image) => {
+            Check::ok("source", true, format!("{source}: first frame {}x{}", image.width, image.height))
+        }
+        Err(error) => Check::missing(
+            "source",
+            true,
+            error.to_string(),
+            "see the message; gst-launch-1.0 can run the pipeline",
+        ),
     }
 }
 
 #[cfg(feature = "ort")]
 fn onnxruntime() -> Check {
     match crate::encode::load_onnxruntime() {
-        Ok(info) => Check::ok("onnxruntime", false, format!("{} ({info})", crate::encode::onnxruntime_library().display())),
+        Ok(info) => Check::ok(
+            "onnxruntime",
+            false,
+            format!("{} ({info})", crate::encode::onnxruntime_library().display()),
+        ),
         Err(error) => Check::missing("onnxruntime", false, error.to_string(), "only --encoder ort needs it"),
     }
 }
 
 #[cfg(not(feature = "ort"))]
 fn onnxruntime() -> Check {
-    Check::missing("onnxruntime", false, "not in this build", "build with the feature `ort` for --encoder ort")
+    Check::missing(
+        "onnxruntime",
+        false,
+        "not in this build",
+        "build with the feature `ort` for --encoder ort",
+    )
 }
 
 fn try_bundle(folder: &Path) -> Check {
     match load::Model::open(folder, None) {
-        Ok(model) => Check::ok("bundle", true, format!("{} ({}): verified and loaded", model.name, folder.display())),
-        Err(error) => Check::missing("bundle", true, error.to_string(), "get the bundle anew, or name another with --bundle"),
+        Ok(model) => {
+            Check::ok("bundle", true, format!("{} ({}): verified and loaded", model.name, folder.display()))
+        }
+        Err(error) => Check::missing(
+            "bundle",
+            true,
+            error.to_string(),
+            "get the bundle anew, or name another with --bundle",
+        ),
     }
 }
 

@@ -3,7 +3,10 @@
 //! The modules are the stages, in the order of the data: camera → capture → window → encode → prefill → decode →
 //! answer. Read `pipeline` first: it calls them.
 
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 pub mod cli;
 

@@ -49,7 +49,11 @@ impl Model {
         } else if folder.join("config.json").exists() {
             Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
         } else {
-            let found = if folder.is_dir() { "holds neither manifest.json nor config.json" } else { "is not a folder" };
+            let found = if folder.is_dir() {
+                "holds neither manifest.json nor config.json"
+            } else {
+                "is not a folder"
+            };
             let asked = "give a bundle or a Hugging Face LLaVA-OneVision folder with --bundle";
             Err(Error::Bundle(format!("{} {found}; {asked}", folder.display())))
         }
@@ -116,7 +120,11 @@ impl Model {
 ///
 /// # Errors
 /// [`Error::Bundle`] that says where was looked, or which of several to choose from.
-pub fn default_bundle(named: Option<PathBuf>, executable: Option<&Path>, working: Option<&Path>) -> Result<PathBuf> {
+pub fn default_bundle(
+    named: Option<PathBuf>,
+    executable: Option<&Path>,
+    working: Option<&Path>,
+) -> Result<PathBuf> {
     if let Some(folder) = named {
         return Ok(folder);
     }
@@ -135,7 +143,10 @@ pub fn default_bundle(named: Option<PathBuf>, executable: Option<&Path>, working
         found.sort();
         if found.len() > 1 {
             let names: Vec<String> = found.iter().map(|folder| folder.display().to_string()).collect();
-            return Err(Error::Bundle(format!("there are several, choose one with --bundle: {}", names.join(", "))));
+            return Err(Error::Bundle(format!(
+                "there are several, choose one with --bundle: {}",
+                names.join(", ")
+            )));
         }
         if let Some(folder) = found.pop() {
             return Ok(folder);

@@ -4,7 +4,10 @@
 //! exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
 //! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
 
-#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic))]
+#![cfg_attr(
+    not(test),
+    deny(clippy::unwrap_used, clippy::expect_used, clippy::indexing_slicing, clippy::panic)
+)]
 
 use std::io::Write;
 use std::path::PathBuf;
@@ -64,7 +67,9 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             bundle::inspect(&dir, json, &mut out)?;
             Ok(true)
         }
-        Command::Bundle(BundleCommand::Verify { dir, encoder }) => bundle::verify(&dir, encoder, interrupt, &mut out),
+        Command::Bundle(BundleCommand::Verify { dir, encoder }) => {
+            bundle::verify(&dir, encoder, interrupt, &mut out)
+        }
         Command::Doctor(arguments) => examine(arguments, interrupt, &mut out),
     }
 }
@@ -87,7 +92,8 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
 
 /// The bundle that was named, or the one that ships.
 fn bundle_folder(typed: Option<PathBuf>) -> utr_runtime::Result<PathBuf> {
-    let named = typed.or_else(|| std::env::var_os("UTR_BUNDLE").filter(|text| !text.is_empty()).map(PathBuf::from));
+    let named =
+        typed.or_else(|| std::env::var_os("UTR_BUNDLE").filter(|text| !text.is_empty()).map(PathBuf::from));
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
     load::default_bundle(named, executable.as_deref(), std::env::current_dir().ok().as_deref())
 }

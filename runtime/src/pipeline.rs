@@ -64,7 +64,7 @@ impl Pipeline {
     pub fn watch(&mut self, source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<()> {
         let began = Instant::now();
         let sampled = sample(source, sampling, options)?;
-        self.capture_ms = ms(began);
+        self.capture_ms += ms(began);
         self.dropped = sampled.dropped;
         self.window.clear();
         self.see(&sampled.frames)
@@ -77,7 +77,7 @@ impl Pipeline {
     pub fn see(&mut self, frames: &[Arc<Frame>]) -> Result<()> {
         let began = Instant::now();
         let encoded = encode_frames(self.model.encoder.as_mut(), frames, &self.interrupt)?;
-        self.encode_ms = ms(began);
+        self.encode_ms += ms(began);
         for frame in encoded {
             self.window.push(frame);
         }
@@ -89,13 +89,18 @@ impl Pipeline {
     /// # Errors
     /// [`Error::Argument`] for a question outside its limits or an empty window, [`Error::Context`] where the model
     /// cannot read that much, [`Error::Interrupted`], and whatever the stages and `on_text` report.
-    pub fn ask(&mut self, question: &Question, on_text: &mut dyn FnMut(&str) -> Result<()>) -> Result<Answer> {
+    pub fn ask(
+        &mut self,
+        question: &Question,
+        on_text: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Answer> {
         check_question(&question.text)?;
         if self.window.is_empty() {
             return Err(Error::Argument("the window is empty: no frame was seen yet".into()));
         }
         let model = &mut self.model;
-        let (before, after) = model.template(question.prompt).video_prompt(&model.tokenizer, &question.text)?;
+        let (before, after) =
+            model.template(question.prompt).video_prompt(&model.tokenizer, &question.text)?;
         let visual = self.window.len() * model.encoder.tokens_per_frame() + 1;
         let prompt_tokens = before.len() + visual + after.len();
         let limit = model.decoder.max_positions();
@@ -146,15 +151,19 @@ impl Pipeline {
         let decode_s = ended.duration_since(first).as_secs_f64();
         let later_tokens = tokens.len().saturating_sub(1);
         let timings = Timings {
-            capture_ms: self.capture_ms,
-            encode_ms: self.encode_ms,
+            capture_ms: std::mem::take(&mut self.capture_ms),
+            encode_ms: std::mem::take(&mut self.encode_ms),
             prefill_ms,
             ttft_ms: first.duration_since(question.asked).as_secs_f64() * 1e3,
             decode_ms: decode_s * 1e3,
             prompt_tokens,
             reused_tokens,
             output_tokens: tokens.len(),
-            tokens_per_s: if later_tokens == 0 || decode_s <= 0.0 { 0.0 } else { later_tokens as f64 / decode_s },
+            tokens_per_s: if later_tokens == 0 || decode_s <= 0.0 {
+                0.0
+            } else {
+                later_tokens as f64 / decode_s
+            },
         };
         Ok(self.answer(text, tokens, finish, timings, first))
     }
@@ -169,7 +178,8 @@ impl Pipeline {
     ) -> Answer {
         let frames: Vec<FrameUsed> = self.window.iter().map(|frame| frame.stamp.into()).collect();
         let newest = self.window.iter().last().map_or(first, |frame| frame.captured);
-        let newest_age_ms = u64::try_from(first.saturating_duration_since(newest).as_millis()).unwrap_or(u64::MAX);
+        let newest_age_ms =
+            u64::try_from(first.saturating_duration_since(newest).as_millis()).unwrap_or(u64::MAX);
         Answer {
             text,
             tokens,

@@ -60,7 +60,9 @@ pub struct Sampled {
 pub fn uniform_indices(total: usize, frames: usize) -> Vec<usize> {
     let last = total.saturating_sub(1);
     let step = last as f64 / frames.saturating_sub(1).max(1) as f64;
-    (0..frames).map(|i| if i > 0 && i + 1 == frames { last } else { ((i as f64 * step) as usize).min(last) }).collect()
+    (0..frames)
+        .map(|i| if i > 0 && i + 1 == frames { last } else { ((i as f64 * step) as usize).min(last) })
+        .collect()
 }
 
 /// Reads the source to its end (a live one until the window is full) and returns the chosen frames.
@@ -68,9 +70,13 @@ pub fn uniform_indices(total: usize, frames: usize) -> Vec<usize> {
 /// # Errors
 /// [`Error::Argument`] for a count outside 1 to 32 or a rate that is not positive; whatever capture reports.
 pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<Sampled> {
-    let (Sampling::Default { frames } | Sampling::Uniform { frames } | Sampling::Newest { frames, .. }) = sampling;
+    let (Sampling::Default { frames } | Sampling::Uniform { frames } | Sampling::Newest { frames, .. }) =
+        sampling;
     if !(1..=window::CAPACITY).contains(&frames) {
-        return Err(Error::Argument(format!("--frames {frames}: the window holds 1 to {} frames", window::CAPACITY)));
+        return Err(Error::Argument(format!(
+            "--frames {frames}: the window holds 1 to {} frames",
+            window::CAPACITY
+        )));
     }
     match sampling {
         Sampling::Default { frames } => {
@@ -81,7 +87,9 @@ pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> 
                 uniform(clip, source, frames, options, KEEP_BYTES)
             }
         }
-        Sampling::Uniform { frames } => uniform(capture::open(source, options)?, source, frames, options, KEEP_BYTES),
+        Sampling::Uniform { frames } => {
+            uniform(capture::open(source, options)?, source, frames, options, KEEP_BYTES)
+        }
         Sampling::Newest { fps, .. } if !(fps.is_finite() && fps > 0.0) => {
             Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")))
         }
@@ -109,7 +117,10 @@ fn uniform(
     while let Some(stamp) = clip.advance()? {
         total += 1;
         if total > MAX_CLIP_FRAMES {
-            return Err(Error::capture(source.to_string(), "it does not end; use --fps, or bound the pipeline"));
+            return Err(Error::capture(
+                source.to_string(),
+                "it does not end; use --fps, or bound the pipeline",
+            ));
         }
         if !overflow {
             let frame = take(clip.as_mut(), stamp)?;
@@ -139,7 +150,9 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
         let Some(stamp) = clip.advance()? else {
             return Err(Error::capture(
                 "the source",
-                format!("the clip ended at frame {index} though it had {total}: it changed while it was read"),
+                format!(
+                    "the clip ended at frame {index} though it had {total}: it changed while it was read"
+                ),
             ));
         };
         if stamp.index == index {
@@ -214,11 +227,35 @@ mod tests {
     #[test]
     fn uniform_indices_equal_numpys() {
         let golden = [
-            (20, vec![0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15, 15, 16, 17, 17, 18, 19]),
+            (
+                20,
+                vec![
+                    0, 0, 1, 1, 2, 3, 3, 4, 4, 5, 6, 6, 7, 7, 8, 9, 9, 10, 11, 11, 12, 12, 13, 14, 14, 15,
+                    15, 16, 17, 17, 18, 19,
+                ],
+            ),
             (32, (0..32).collect()),
-            (100, vec![0, 3, 6, 9, 12, 15, 19, 22, 25, 28, 31, 35, 38, 41, 44, 47, 51, 54, 57, 60, 63, 67, 70, 73, 76, 79, 83, 86, 89, 92, 95, 99]),
-            (300, vec![0, 9, 19, 28, 38, 48, 57, 67, 77, 86, 96, 106, 115, 125, 135, 144, 154, 163, 173, 183, 192, 202, 212, 221, 231, 241, 250, 260, 270, 279, 289, 299]),
-            (1000, vec![0, 32, 64, 96, 128, 161, 193, 225, 257, 290, 322, 354, 386, 418, 451, 483, 515, 547, 580, 612, 644, 676, 708, 741, 773, 805, 837, 870, 902, 934, 966, 999]),
+            (
+                100,
+                vec![
+                    0, 3, 6, 9, 12, 15, 19, 22, 25, 28, 31, 35, 38, 41, 44, 47, 51, 54, 57, 60, 63, 67, 70,
+                    73, 76, 79, 83, 86, 89, 92, 95, 99,
+                ],
+            ),
+            (
+                300,
+                vec![
+                    0, 9, 19, 28, 38, 48, 57, 67, 77, 86, 96, 106, 115, 125, 135, 144, 154, 163, 173, 183,
+                    192, 202, 212, 221, 231, 241, 250, 260, 270, 279, 289, 299,
+                ],
+            ),
+            (
+                1000,
+                vec![
+                    0, 32, 64, 96, 128, 161, 193, 225, 257, 290, 322, 354, 386, 418, 451, 483, 515, 547, 580,
+                    612, 644, 676, 708, 741, 773, 805, 837, 870, 902, 934, 966, 999,
+                ],
+            ),
         ];
         for (total, indices) in golden {
             assert_eq!(uniform_indices(total, 32), indices, "total {total}");

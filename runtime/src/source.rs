@@ -81,7 +81,11 @@ impl std::fmt::Display for Source {
         match self {
             Source::Path(path) => write!(f, "{}", path.display()),
             Source::Test(p) => {
-                write!(f, "test://{}?frames={}&width={}&height={}&fps={}", p.name, p.frames, p.width, p.height, p.fps)
+                write!(
+                    f,
+                    "test://{}?frames={}&width={}&height={}&fps={}",
+                    p.name, p.frames, p.width, p.height, p.fps
+                )
             }
             Source::Pattern(p) => write!(
                 f,
@@ -108,7 +112,8 @@ fn split_scheme(text: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = text.split_once("://")?;
     let mut bytes = scheme.bytes();
     let first = bytes.next()?.is_ascii_alphabetic();
-    (first && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.'))).then_some((scheme, rest))
+    (first && bytes.all(|b| b.is_ascii_alphanumeric() || matches!(b, b'+' | b'-' | b'.')))
+        .then_some((scheme, rest))
 }
 
 /// The path of a `file://` URI: percent sequences decoded, no host but `localhost`.
@@ -118,7 +123,10 @@ fn file_path(rest: &str) -> Result<PathBuf, String> {
         return Err("names no file".into());
     }
     if !path.starts_with('/') {
-        return Err("a file:// address needs an absolute path (file:///home/…); a relative path is written bare".into());
+        return Err(
+            "a file:// address needs an absolute path (file:///home/…); a relative path is written bare"
+                .into(),
+        );
     }
     percent_decode(&path).map(PathBuf::from)
 }
@@ -137,7 +145,9 @@ fn percent_decode(text: &str) -> Result<String, String> {
             Some(value * 16 + digit)
         });
         let Some(Ok(value)) = digits.map(u8::try_from) else {
-            return Err("has a % that is not followed by two hexadecimal digits (a plain % is written %25)".into());
+            return Err(
+                "has a % that is not followed by two hexadecimal digits (a plain % is written %25)".into()
+            );
         };
         out.push(value);
     }
@@ -170,7 +180,9 @@ fn pattern(rest: &str, default: &str, size: (usize, usize), seeded: bool) -> Res
             "seed" if seeded => spec.seed = number,
             _ => {
                 let seed = if seeded { ", seed" } else { "" };
-                return Err(format!("the parameter {key:?} is unknown; there are frames, width, height, fps{seed}"));
+                return Err(format!(
+                    "the parameter {key:?} is unknown; there are frames, width, height, fps{seed}"
+                ));
             }
         }
     }
@@ -192,11 +204,21 @@ mod tests {
 
     #[test]
     fn test_patterns_read_their_parameters() {
-        let Source::Test(spec) = Source::parse("test://ball?frames=7&width=63&height=31&fps=5").unwrap() else {
+        let Source::Test(spec) = Source::parse("test://ball?frames=7&width=63&height=31&fps=5").unwrap()
+        else {
             panic!("not a test source")
         };
-        assert_eq!((spec.name.as_str(), spec.frames, spec.width, spec.height, spec.fps), ("ball", 7, 63, 31, 5));
-        for bad in ["test://ball?frames=0", "test://ball?frames=x", "test://ball?speed=2", "test://ball?frames", "test://a!b"] {
+        assert_eq!(
+            (spec.name.as_str(), spec.frames, spec.width, spec.height, spec.fps),
+            ("ball", 7, 63, 31, 5)
+        );
+        for bad in [
+            "test://ball?frames=0",
+            "test://ball?frames=x",
+            "test://ball?speed=2",
+            "test://ball?frames",
+            "test://a!b",
+        ] {
             assert!(Source::parse(bad).is_err(), "{bad} was accepted");
         }
     }

@@ -18,7 +18,8 @@ fn make(pipeline: &str, file: &Path) {
     let pipeline = gst::parse::launch(&text).unwrap();
     pipeline.set_state(gst::State::Playing).unwrap();
     let kinds = [gst::MessageType::Eos, gst::MessageType::Error];
-    let message = pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(30), &kinds).unwrap();
+    let message =
+        pipeline.bus().unwrap().timed_pop_filtered(gst::ClockTime::from_seconds(30), &kinds).unwrap();
     pipeline.set_state(gst::State::Null).unwrap();
     assert_eq!(message.type_(), gst::MessageType::Eos, "{text}: {message:?}");
 }
@@ -83,7 +84,10 @@ fn a_test_picture_is_finite_and_the_same_every_time() {
     let clip = read_uri("test://ball?frames=12&width=63&height=47&fps=10").unwrap();
     assert_eq!(clip.len(), 12);
     assert_eq!((clip[0].1.width, clip[0].1.height), (63, 47));
-    assert_eq!(clip.iter().map(|(stamp, _)| stamp.pts_ms).collect::<Vec<_>>(), (0..12).map(|i| i * 100).collect::<Vec<_>>());
+    assert_eq!(
+        clip.iter().map(|(stamp, _)| stamp.pts_ms).collect::<Vec<_>>(),
+        (0..12).map(|i| i * 100).collect::<Vec<_>>()
+    );
     assert_ne!(clip[0].1, clip[11].1);
 }
 
@@ -99,7 +103,8 @@ fn encoded_clips_decode_to_the_pictures_that_went_in() {
     for (name, size, encoder, tolerance) in cases {
         let file = folder.ball(name, size, 20, encoder);
         let decoded = read(&Source::Path(file)).unwrap();
-        let original = read_uri(&format!("test://ball?frames=20&width={}&height={}", size.0, size.1)).unwrap();
+        let original =
+            read_uri(&format!("test://ball?frames=20&width={}&height={}", size.0, size.1)).unwrap();
         assert_eq!(decoded.len(), 20, "{name}");
         for ((stamp, picture), (expected, truth)) in decoded.iter().zip(&original) {
             assert_eq!(stamp.index, expected.index, "{name}");
@@ -114,11 +119,15 @@ fn encoded_clips_decode_to_the_pictures_that_went_in() {
 fn a_file_is_sampled_evenly_over_all_its_frames() {
     let folder = Folder::new();
     let file = folder.ball("clip.mp4", (64, 48), 63, "x264enc speed-preset=ultrafast ! mp4mux");
-    let sampled = sample(&Source::Path(file.clone()), Sampling::Default { frames: 32 }, &CaptureOptions::default()).unwrap();
+    let sampled =
+        sample(&Source::Path(file.clone()), Sampling::Default { frames: 32 }, &CaptureOptions::default())
+            .unwrap();
     assert_eq!(sampled.total, 63);
     let indices: Vec<usize> = sampled.frames.iter().map(|frame| frame.stamp.index).collect();
     assert_eq!(indices, uniform_indices(63, 32));
-    let newest = sample(&Source::Path(file), Sampling::Newest { fps: 10.0, frames: 4 }, &CaptureOptions::default()).unwrap();
+    let newest =
+        sample(&Source::Path(file), Sampling::Newest { fps: 10.0, frames: 4 }, &CaptureOptions::default())
+            .unwrap();
     let indices: Vec<usize> = newest.frames.iter().map(|frame| frame.stamp.index).collect();
     assert_eq!(indices, [51, 54, 57, 60]);
 }

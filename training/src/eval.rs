@@ -148,7 +148,8 @@ pub fn run(args: &EvalArgs) -> Result<Results> {
     std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     write_jsonl(&args.output.join("predictions.jsonl"), predictions.iter().flatten())?;
     let write = |name: &str, text: String| {
-        write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes())).map_err(anyhow::Error::from)
+        write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes()))
+            .map_err(anyhow::Error::from)
     };
     write("results.json", serde_json::to_string_pretty(&results)? + "\n")?;
     write("results.md", markdown(&results))?;
@@ -157,7 +158,12 @@ pub fn run(args: &EvalArgs) -> Result<Results> {
 }
 
 /// Replies to all items, in the order they were finished, with their place among `pairs`.
-fn predict(folder: &Path, suite: &Suite, pairs: &[(Skill, usize)], workers: usize) -> Result<Vec<(usize, [Prediction; 2])>> {
+fn predict(
+    folder: &Path,
+    suite: &Suite,
+    pairs: &[(Skill, usize)],
+    workers: usize,
+) -> Result<Vec<(usize, [Prediction; 2])>> {
     let bar = ProgressBar::new(pairs.len() as u64);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
     let work = || -> Result<()> {
@@ -175,7 +181,9 @@ fn predict(folder: &Path, suite: &Suite, pairs: &[(Skill, usize)], workers: usiz
     };
     std::thread::scope(|scope| {
         let threads: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(work)).collect();
-        threads.into_iter().try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?)
+        threads
+            .into_iter()
+            .try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?)
     })?;
     bar.finish_and_clear();
     done.into_inner().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))
@@ -192,7 +200,12 @@ pub fn frames(posed: &Posed) -> Vec<Arc<Frame>> {
     (0..FRAMES).map(frame).collect()
 }
 
-fn answer(pipeline: &mut Pipeline, pool: &rayon::ThreadPool, pair: &SuitePair, posed: &Posed) -> Result<Prediction> {
+fn answer(
+    pipeline: &mut Pipeline,
+    pool: &rayon::ThreadPool,
+    pair: &SuitePair,
+    posed: &Posed,
+) -> Result<Prediction> {
     let question = Question {
         text: posed.item.question.clone(),
         prompt: Kind::Tokenizer,
@@ -221,13 +234,25 @@ fn shares<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> (Shar
     (Share::new(right, 2 * n), Share::new(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
 }
 
-fn tabulate(model: String, suite: &Suite, predictions: &[[Prediction; 2]], ceilings: Option<&Ceilings>) -> Results {
+fn tabulate(
+    model: String,
+    suite: &Suite,
+    predictions: &[[Prediction; 2]],
+    ceilings: Option<&Ceilings>,
+) -> Results {
     let of = |skill: Skill| predictions.iter().filter(move |p| p[0].skill == skill);
     let row = |skill: &Skill| {
         let (items, pairs) = shares(of(*skill));
         let known = ceilings.and_then(|c| c.skill(*skill));
         let ceilings = known.map(|c| [c.single.accuracy, c.four.accuracy, c.bag.accuracy]);
-        Row { skill: *skill, order: skill.is_order(), items, pairs, chance: known.map(|c| c.chance), ceilings }
+        Row {
+            skill: *skill,
+            order: skill.is_order(),
+            items,
+            pairs,
+            chance: known.map(|c| c.chance),
+            ceilings,
+        }
     };
     let skills: Vec<Row> = suite.skills.iter().map(row).collect();
     let singles: Vec<f64> = skills.iter().filter(|r| r.order).filter_map(|r| Some(r.ceilings?[0])).collect();
@@ -235,13 +260,21 @@ fn tabulate(model: String, suite: &Suite, predictions: &[[Prediction; 2]], ceili
     let (items, pairs) = shares(predictions.iter().filter(|p| p[0].skill.is_order()));
     let held_out = shares(predictions.iter().filter(|p| p[0].held_out)).0;
     let all = shares(predictions.iter());
-    Results { model, suite: [suite.name.clone(), suite.hash()], skills, order: (items, pairs, single), all, held_out }
+    Results {
+        model,
+        suite: [suite.name.clone(), suite.hash()],
+        skills,
+        order: (items, pairs, single),
+        all,
+        held_out,
+    }
 }
 
 /// The table people read.
 fn markdown(results: &Results) -> String {
     let percent = |x: f64| format!("{:.1}", x * 100.0);
-    let interval = |s: &Share| format!("{} [{}, {}]", percent(s.share), percent(s.interval[0]), percent(s.interval[1]));
+    let interval =
+        |s: &Share| format!("{} [{}, {}]", percent(s.share), percent(s.interval[0]), percent(s.interval[1]));
     let mut text = String::from(
         "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag |\n|---|---|---|---|---|---|---|---|\n",
     );
@@ -261,9 +294,18 @@ fn markdown(results: &Results) -> String {
     }
     let (items, pairs, single) = &results.order;
     let single = single.map_or("-".into(), percent);
-    text += &format!("| **order skills** | yes | {} | {} | | {single} | | |\n", interval(items), interval(pairs));
-    text += &format!("| **all skills** | | {} | {} | | | | |\n", interval(&results.all.0), interval(&results.all.1));
-    text += &format!("\nHeld-out combinations: {} of {} items.\n", interval(&results.held_out), results.held_out.n);
+    text +=
+        &format!("| **order skills** | yes | {} | {} | | {single} | | |\n", interval(items), interval(pairs));
+    text += &format!(
+        "| **all skills** | | {} | {} | | | | |\n",
+        interval(&results.all.0),
+        interval(&results.all.1)
+    );
+    text += &format!(
+        "\nHeld-out combinations: {} of {} items.\n",
+        interval(&results.held_out),
+        results.held_out.n
+    );
     text
 }
 
@@ -274,7 +316,10 @@ mod tests {
     #[test]
     fn wilson_intervals_are_the_textbook_ones() {
         let share = Share::new(8, 10);
-        assert!((share.interval[0] - 0.4902).abs() < 5e-4 && (share.interval[1] - 0.9433).abs() < 5e-4, "{share:?}");
+        assert!(
+            (share.interval[0] - 0.4902).abs() < 5e-4 && (share.interval[1] - 0.9433).abs() < 5e-4,
+            "{share:?}"
+        );
         assert_eq!(Share::new(0, 0).share, 0.0);
     }
 }

@@ -4,7 +4,6 @@
 //! tokenizer, template and manifest, with golden questions answered by the very files that were written. A bundle that cannot be loaded
 //! and asked is never left behind.
 
-use crate::world::suite::Suite;
 use anyhow::{Context, Result};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
@@ -13,7 +12,9 @@ use std::time::Instant;
 use utr_models::bundle::{DECODER, VISION, write_bundle};
 use utr_models::generate::Sampling;
 use utr_models::gguf::{DecoderExport, Format, StoredTensor, write_decoder};
-use utr_models::manifest::{GoldenQuestion, Manifest, Memory, Network, Provenance, Quantization, Window, WindowMode};
+use utr_models::manifest::{
+    GoldenQuestion, Manifest, Memory, Network, Provenance, Quantization, Window, WindowMode,
+};
 use utr_models::onnx::{Storage, VisionExport, write_vision};
 use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::Kind;
@@ -69,7 +70,11 @@ impl Checkpoint {
     /// A tensor by its published name, as shape and values.
     fn tensor(&self, name: &str) -> utr_models::Result<(Vec<usize>, Vec<f32>)> {
         let key = canonical(name).unwrap_or_default();
-        let missing = || Error::Tensor { name: name.into(), file: "the checkpoint".into(), reason: "is missing".into() };
+        let missing = || Error::Tensor {
+            name: name.into(),
+            file: "the checkpoint".into(),
+            reason: "is missing".into(),
+        };
         let tensor = self.weights.get(&key).ok_or_else(missing)?;
         Ok((tensor.dims().to_vec(), tensor.flatten_all()?.to_vec1::<f32>()?))
     }
@@ -170,7 +175,8 @@ fn fill(
     to: &Path,
 ) -> Result<Vec<StoredTensor>> {
     write_vision(&to.join(VISION), vision, &|name| checkpoint.tensor(name))?;
-    let stored = write_decoder(&to.join(DECODER), name, decoder, format, model, &|name| checkpoint.tensor(name))?;
+    let stored =
+        write_decoder(&to.join(DECODER), name, decoder, format, model, &|name| checkpoint.tensor(name))?;
     for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
         let from = model.join(file);
         if from.exists() {
@@ -182,14 +188,17 @@ fn fill(
 
 /// Bytes that a full window and the longest answer need.
 fn memory(vision: &VisionExport, decoder: &DecoderExport, files: &Path) -> Result<Memory> {
-    let size = |name: &str| std::fs::metadata(files.join(name)).map(|m| m.len()).with_context(|| format!("reading {name}"));
+    let size = |name: &str| {
+        std::fs::metadata(files.join(name)).map(|m| m.len()).with_context(|| format!("reading {name}"))
+    };
     let visual = WINDOW * vision.tokens();
     let positions = (visual + 1 + ANSWER_TOKENS + 512).min(decoder.context_length);
     let kv_width = decoder.hidden_size / decoder.num_heads * decoder.num_kv_heads;
     let embedding = decoder.vocab_size * decoder.hidden_size * 4;
     let rows = vision.grid() * vision.grid();
     let activations = rows * (vision.hidden_size * 6 + vision.intermediate_size + rows);
-    let scores = 256 * (positions + decoder.intermediate_size * 2 + decoder.hidden_size * 6) + decoder.vocab_size;
+    let scores =
+        256 * (positions + decoder.intermediate_size * 2 + decoder.hidden_size * 6) + decoder.vocab_size;
     Ok(Memory {
         weights: size(VISION)? + size(DECODER)? + embedding as u64,
         window: (visual * decoder.hidden_size * 4) as u64,
@@ -200,7 +209,8 @@ fn memory(vision: &VisionExport, decoder: &DecoderExport, files: &Path) -> Resul
 
 /// Asks the questions that every later copy of this bundle must answer token for token alike.
 fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
-    let mut pipeline = Pipeline::new(Model::open(bundle, Some(EncoderKind::Tract))?, WINDOW, Interrupt::default());
+    let mut pipeline =
+        Pipeline::new(Model::open(bundle, Some(EncoderKind::Tract))?, WINDOW, Interrupt::default());
     let source = Source::parse(GOLDEN_SOURCE)?;
     pipeline.watch(&source, FrameSampling::Uniform { frames: WINDOW }, &CaptureOptions::default())?;
     let questions = ["Which way does the white ball move?", "What happens in the clip?", "Describe frame1."];
@@ -208,7 +218,8 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
         .into_iter()
         .map(|text| {
             let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: GOLDEN_TOKENS };
-            let question = Question { text: text.into(), prompt: Kind::Tokenizer, sampling, asked: Instant::now() };
+            let question =
+                Question { text: text.into(), prompt: Kind::Tokenizer, sampling, asked: Instant::now() };
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             Ok(GoldenQuestion {
                 source: GOLDEN_SOURCE.into(),
@@ -219,18 +230,6 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
             })
         })
         .collect()
-}
-
-/// Writes the demo clips of a suite (the clip and its reversal) and `questions.json` with the right answers.
-pub fn demo_questions(suite: &Suite) -> serde_json::Value {
-    let demo = suite.demo();
-    let entry = |clip: &str, item: &crate::world::Item, answer: &str| {
-        serde_json::json!({"clip": clip, "question": item.question, "answer": answer, "skill": item.skill.word()})
-    };
-    let items: Vec<_> = demo.items.iter().take(5).collect();
-    let forward = items.iter().map(|item| entry("clip.mp4", item, &item.answer));
-    let twin = items.iter().map(|item| entry("twin.mp4", item, item.twin_answer.as_deref().unwrap_or("")));
-    serde_json::Value::Array(forward.chain(twin).collect())
 }
 
 /// Reads a format name.

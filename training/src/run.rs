@@ -61,7 +61,8 @@ pub struct RunArgs {
 /// Runs the recipe's stages of one kind (`align`, `tune`), or all; prints the checkpoint.
 pub fn train(args: &TrainArgs, only: Option<Kind>, stop: &AtomicBool) -> Result<Option<PathBuf>> {
     let recipe = Recipe::load(&args.recipe)?;
-    let validation = args.validation.as_deref().map(|p| Validation::load(p, args.validation_pairs)).transpose()?;
+    let validation =
+        args.validation.as_deref().map(|p| Validation::load(p, args.validation_pairs)).transpose()?;
     let model = Driver::new(&recipe, &args.output, args.workers, validation, stop)?.train(only)?;
     match &model {
         Some(model) => println!("{}", model.display()),
@@ -111,7 +112,8 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
     making.scores = scores(&results, &comparison);
     let bundle = bundle_folder(&args.output, &recipe.name);
     if bundle.exists() {
-        std::fs::remove_dir_all(&bundle).with_context(|| format!("removing the older {}", bundle.display()))?;
+        std::fs::remove_dir_all(&bundle)
+            .with_context(|| format!("removing the older {}", bundle.display()))?;
     }
     export(&model, format, making, &bundle)?;
     std::fs::remove_dir_all(&plain).with_context(|| format!("removing {}", plain.display()))?;
@@ -155,7 +157,14 @@ pub struct Compared {
 /// TPL of UTR queries, of captions and of skill questions over the same unseen clips, under one model.
 pub fn compare_tpl(model: &Path, samples: u64) -> Result<Vec<Compared>> {
     let scorer = Scorer::load(model)?;
-    let none = Mix { skill_turns: 0, utr_turns: 0, caption_turns: 0, instruction_turns: 0, pair_share: 0.0, ..Mix::default() };
+    let none = Mix {
+        skill_turns: 0,
+        utr_turns: 0,
+        caption_turns: 0,
+        instruction_turns: 0,
+        pair_share: 0.0,
+        ..Mix::default()
+    };
     let kinds = [
         ("utr", Mix { utr_turns: 2, ..none.clone() }),
         ("caption", Mix { caption_turns: 2, ..none.clone() }),
@@ -167,7 +176,8 @@ pub fn compare_tpl(model: &Path, samples: u64) -> Result<Vec<Compared>> {
             let mut logs = Vec::new();
             let mut sum = 0.0;
             for i in 0..samples {
-                let sample = world_sample(clip_seed(Split::Test, (1 << 50) + i), &mix, &WorldConfig::full(), 32);
+                let sample =
+                    world_sample(clip_seed(Split::Test, (1 << 50) + i), &mix, &WorldConfig::full(), 32);
                 let score = scorer.score(&sample, Single::Reduce, 4, 0)?;
                 sum += score.tpl;
                 logs.push(score.tpl_log);
@@ -175,7 +185,13 @@ pub fn compare_tpl(model: &Path, samples: u64) -> Result<Vec<Compared>> {
             let n = logs.len() as f64;
             let mean = logs.iter().sum::<f64>() / n;
             let variance = logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-            Ok(Compared { data: name.into(), n: logs.len(), tpl: sum / n, tpl_log: mean, standard_error: (variance / n).sqrt() })
+            Ok(Compared {
+                data: name.into(),
+                n: logs.len(),
+                tpl: sum / n,
+                tpl_log: mean,
+                standard_error: (variance / n).sqrt(),
+            })
         })
         .collect()
 }

@@ -115,7 +115,8 @@ impl Scorer {
     pub fn score(&self, sample: &Sample, single: Single, draws: usize, seed: u64) -> Result<Score> {
         let (nll_full, answer_tokens) = self.nll(sample)?;
         let mut rng = generator(seed, &sample.id);
-        let single_frames: Vec<usize> = (0..draws).map(|_| rng.random_range(0..sample.frames.len())).collect();
+        let single_frames: Vec<usize> =
+            (0..draws).map(|_| rng.random_range(0..sample.frames.len())).collect();
         let mut sum = 0.0;
         for position in &single_frames {
             let frame = sample.frames.get(*position).context("a drawn frame lies outside its clip")?;
@@ -160,7 +161,12 @@ pub fn run(args: &TplArgs) -> Result<()> {
     bar.finish_and_clear();
     write_jsonl(&args.output, &scores)?;
     let mean = |f: fn(&Score) -> f64| scores.iter().map(f).sum::<f64>() / scores.len().max(1) as f64;
-    println!("{} samples, mean TPL {:.3}, mean log TPL {:.3}", scores.len(), mean(|s| s.tpl), mean(|s| s.tpl_log));
+    println!(
+        "{} samples, mean TPL {:.3}, mean log TPL {:.3}",
+        scores.len(),
+        mean(|s| s.tpl),
+        mean(|s| s.tpl_log)
+    );
     if let Some(keep) = keep {
         let path = args.select_output.clone().unwrap_or_else(|| args.output.with_extension("selected.jsonl"));
         write_selected(&args.data, &path, &scores, keep)?;
@@ -171,10 +177,12 @@ pub fn run(args: &TplArgs) -> Result<()> {
 
 /// How many samples a rule keeps of `total`; percentages round up.
 fn selected(rule: &str, total: usize) -> Result<usize> {
-    let amount = rule.strip_prefix("top:").with_context(|| format!("--select {rule}: write top:N or top:P%"))?;
+    let amount =
+        rule.strip_prefix("top:").with_context(|| format!("--select {rule}: write top:N or top:P%"))?;
     let count = match amount.strip_suffix('%') {
         Some(percent) => {
-            let percent: f64 = percent.parse().with_context(|| format!("--select {rule}: {percent} is not a number"))?;
+            let percent: f64 =
+                percent.parse().with_context(|| format!("--select {rule}: {percent} is not a number"))?;
             ensure!((0.0..=100.0).contains(&percent), "--select {rule}: a percentage lies between 0 and 100");
             (percent / 100.0 * total as f64).ceil() as usize
         }

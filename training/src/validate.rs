@@ -36,23 +36,38 @@ pub struct Validation {
 impl Validation {
     /// The first `pairs` pairs of each skill.
     pub fn load(path: &Path, pairs: usize) -> Result<Self> {
-        let suite = Suite::load(path).with_context(|| format!("loading the validation suite {}", path.display()))?;
+        let suite =
+            Suite::load(path).with_context(|| format!("loading the validation suite {}", path.display()))?;
         let count = pairs.min(suite.pairs_per_skill);
-        let pairs = suite.skills.iter().flat_map(|skill| (0..count).map(|n| suite.pair(*skill, n)).collect::<Vec<_>>());
+        let pairs = suite
+            .skills
+            .iter()
+            .flat_map(|skill| (0..count).map(|n| suite.pair(*skill, n)).collect::<Vec<_>>());
         Ok(Self { pairs: pairs.collect() })
     }
 
     /// Share of right items per skill, on the given one-thread pools.
-    pub fn run(&self, network: &Network, encoder: &Encoder, pools: &[rayon::ThreadPool]) -> Result<BTreeMap<String, f64>> {
+    pub fn run(
+        &self,
+        network: &Network,
+        encoder: &Encoder,
+        pools: &[rayon::ThreadPool],
+    ) -> Result<BTreeMap<String, f64>> {
         let next = AtomicUsize::new(0);
         let right: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::default();
         let work = || -> Result<()> {
             while let Some(pair) = self.pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
                 let examples = (pair.twins.iter())
-                    .map(|posed| encoder.example(&sample(posed, network.config.vision.image_size as u32, &pair.id), &network.vision))
+                    .map(|posed| {
+                        encoder.example(
+                            &sample(posed, network.config.vision.image_size as u32, &pair.id),
+                            &network.vision,
+                        )
+                    })
                     .collect::<Result<Vec<_>>>()?;
                 // Spans come as trunk and branch of each example; only branches have targets.
-                let said = network.says(&examples)?.into_iter().skip(1).step_by(2).filter(|said| *said).count();
+                let said =
+                    network.says(&examples)?.into_iter().skip(1).step_by(2).filter(|said| *said).count();
                 let mut right = right.lock().map_err(|_| anyhow::anyhow!("a validation worker panicked"))?;
                 let entry = right.entry(pair.skill.word().to_string()).or_default();
                 *entry = (entry.0 + said, entry.1 + examples.len());
@@ -61,7 +76,10 @@ impl Validation {
         };
         let results: Vec<Result<()>> = std::thread::scope(|scope| {
             let handles: Vec<_> = pools.iter().map(|pool| scope.spawn(|| pool.install(work))).collect();
-            handles.into_iter().map(|h| h.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a validation worker panicked")))).collect()
+            handles
+                .into_iter()
+                .map(|h| h.join().unwrap_or_else(|_| Err(anyhow::anyhow!("a validation worker panicked"))))
+                .collect()
         });
         results.into_iter().collect::<Result<()>>()?;
         let right = right.into_inner().map_err(|_| anyhow::anyhow!("a validation worker panicked"))?;

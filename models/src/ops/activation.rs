@@ -13,7 +13,9 @@ pub(super) fn exp(x: f32) -> f32 {
     let x = x.clamp(-87.0, 88.0);
     let n = (x * std::f32::consts::LOG2_E + MAGIC) - MAGIC;
     let r = x - n * 0.693_359_375 + n * 2.121_944_4e-4;
-    let p = 1.0 + r * (1.0 + r * (0.5 + r * (1.666_666_5e-1 + r * (4.166_579_6e-2 + r * (8.333_452e-3 + r * 1.398_2e-3)))));
+    let p = 1.0
+        + r * (1.0
+            + r * (0.5 + r * (1.666_666_5e-1 + r * (4.166_579_6e-2 + r * (8.333_452e-3 + r * 1.398_2e-3)))));
     p * f32::from_bits(((n as i32 + 127) as u32) << 23)
 }
 
@@ -76,18 +78,32 @@ impl CustomOp2 for SwiGlu {
         "swiglu"
     }
 
-    fn cpu_fwd(&self, gate: &CpuStorage, lg: &Layout, up: &CpuStorage, lu: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        gate: &CpuStorage,
+        lg: &Layout,
+        up: &CpuStorage,
+        lu: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let out = slice(gate, lg)?.iter().zip(slice(up, lu)?).map(|(g, u)| g * sigmoid(*g) * u);
         Ok((CpuStorage::F32(out.collect()), lg.shape().clone()))
     }
 
-    fn bwd(&self, gate: &Tensor, up: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        gate: &Tensor,
+        up: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let (dgate, dup) = with(gate, |gate| {
             with(up, |up| {
                 with(&grad, |grad| {
                     let (mut dg, mut du) = (vec![0.0f32; gate.len()], vec![0.0f32; gate.len()]);
-                    for ((dg, du), ((g, u), d)) in dg.iter_mut().zip(&mut du).zip(gate.iter().zip(up).zip(grad)) {
+                    for ((dg, du), ((g, u), d)) in
+                        dg.iter_mut().zip(&mut du).zip(gate.iter().zip(up).zip(grad))
+                    {
                         let s = sigmoid(*g);
                         *dg = d * u * s * (1.0 + g * (1.0 - s));
                         *du = d * g * s;

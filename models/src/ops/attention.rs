@@ -51,15 +51,23 @@ impl Rope {
     pub fn new(positions: impl Iterator<Item = u32>, dim: usize, theta: f64) -> Self {
         let half = dim / 2;
         // As the originals: inverse frequencies rounded to f32, angles formed in f32.
-        let frequencies: Vec<f32> = (0..half).map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / dim as f32)).collect();
-        let angles: Vec<f32> = positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
-        Self { half, cos: angles.iter().map(|a| a.cos()).collect(), sin: angles.iter().map(|a| a.sin()).collect() }
+        let frequencies: Vec<f32> =
+            (0..half).map(|i| 1.0 / (theta as f32).powf(2.0 * i as f32 / dim as f32)).collect();
+        let angles: Vec<f32> =
+            positions.flat_map(|p| frequencies.iter().map(move |f| p as f32 * f)).collect();
+        Self {
+            half,
+            cos: angles.iter().map(|a| a.cos()).collect(),
+            sin: angles.iter().map(|a| a.sin()).collect(),
+        }
     }
 
     /// Rotates every head of every row in place; `direction` is 1 to rotate, -1 to undo (and for gradients).
     fn apply(&self, rows: &mut [f32], width: usize, direction: f32) {
         let half = self.half;
-        for (row, (cos, sin)) in rows.chunks_exact_mut(width).zip(self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half))) {
+        for (row, (cos, sin)) in
+            rows.chunks_exact_mut(width).zip(self.cos.chunks_exact(half).zip(self.sin.chunks_exact(half)))
+        {
             for head in row.chunks_exact_mut(2 * half) {
                 let (a, b) = head.split_at_mut(half);
                 for ((a, b), (cos, sin)) in a.iter_mut().zip(b).zip(cos.iter().zip(sin)) {
@@ -109,7 +117,10 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Arc<Packing>)
     let (rows, width) = q.dims2()?;
     let expected: usize = packing.sequences.iter().map(Sequence::rows).sum();
     if rows != expected || width % packing.heads != 0 || packing.heads % packing.kv_heads != 0 {
-        bail!("attention: {rows} rows of {width} channels do not fit a packing of {expected} rows and {} heads", packing.heads)
+        bail!(
+            "attention: {rows} rows of {width} channels do not fit a packing of {expected} rows and {} heads",
+            packing.heads
+        )
     }
     if !fused(q) {
         return plain::attend_packed(q, k, v, packing);
@@ -155,7 +166,9 @@ impl<'a> Operands<'a> {
     fn probabilities(&self, sequence: &Sequence, start: usize, head: usize, p: &mut Probabilities) {
         let (rows, trunk, dim) = (sequence.rows(), sequence.trunk, self.dim);
         let q = View::rows(&self.q[start * self.width + head * dim..], self.width);
-        let keys = |row: usize| View::rows(&self.k[(start + row) * self.kv_width + self.kv_head(head)..], self.kv_width);
+        let keys = |row: usize| {
+            View::rows(&self.k[(start + row) * self.kv_width + self.kv_head(head)..], self.kv_width)
+        };
         p.trunk.resize(rows * trunk, 0.0);
         p.own.resize(sequence.branches.iter().map(|b| b * b).sum(), 0.0);
         gemm(&mut p.trunk, trunk, rows, trunk, dim, q, keys(0).t(), self.scale(), false);
@@ -216,12 +229,24 @@ impl CustomOp3 for PackedAttention {
             let (rows, trunk) = (sequence.rows(), sequence.trunk);
             for head in 0..self.0.heads {
                 operands.probabilities(sequence, start, head, &mut p);
-                let values = |row: usize| View::rows(&operands.v[(start + row) * kv_width + operands.kv_head(head)..], kv_width);
+                let values = |row: usize| {
+                    View::rows(&operands.v[(start + row) * kv_width + operands.kv_head(head)..], kv_width)
+                };
                 let out = &mut out[start * width + head * dim..];
                 gemm(out, width, rows, dim, trunk, View::rows(&p.trunk, trunk), values(0), 1.0, false);
                 let (mut at, mut own) = (trunk, 0);
                 for &n in &sequence.branches {
-                    gemm(&mut out[at * width..], width, n, dim, n, View::rows(&p.own[own..], n), values(at), 1.0, true);
+                    gemm(
+                        &mut out[at * width..],
+                        width,
+                        n,
+                        dim,
+                        n,
+                        View::rows(&p.own[own..], n),
+                        values(at),
+                        1.0,
+                        true,
+                    );
                     at += n;
                     own += n * n;
                 }
@@ -241,7 +266,9 @@ impl CustomOp3 for PackedAttention {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let grad = grad.contiguous()?;
         let [dq, dk, dv] = with(q, |q| {
-            with(k, |k| with(v, |v| with(out, |out| with(&grad, |grad| Ok(self.backward(q, k, v, out, grad))))))
+            with(k, |k| {
+                with(v, |v| with(out, |out| with(&grad, |grad| Ok(self.backward(q, k, v, out, grad)))))
+            })
         })?;
         let tensor = |data, like: &Tensor| Tensor::from_vec(data, like.shape(), like.device());
         Ok((Some(tensor(dq, q)?), Some(tensor(dk, k)?), Some(tensor(dv, v)?)))
@@ -297,7 +324,13 @@ impl Operands<'_> {
         let q_at = |row: usize| (at.start + row) * width + head;
         let kv_at = |row: usize| (at.start + row) * kv_width + kv_head;
         let inner: Vec<f32> = (0..rows)
-            .map(|row| out[q_at(row)..q_at(row) + dim].iter().zip(&grad[q_at(row)..q_at(row) + dim]).map(|(o, g)| o * g).sum())
+            .map(|row| {
+                out[q_at(row)..q_at(row) + dim]
+                    .iter()
+                    .zip(&grad[q_at(row)..q_at(row) + dim])
+                    .map(|(o, g)| o * g)
+                    .sum()
+            })
             .collect();
         let score_gradient = |d: &mut [f32], p: &[f32], columns: usize, inner: &[f32]| {
             for ((d, p), inner) in d.chunks_exact_mut(columns).zip(p.chunks_exact(columns)).zip(inner) {
@@ -306,10 +339,40 @@ impl Operands<'_> {
         };
         d.trunk.resize(rows * trunk, 0.0);
         let g = View::rows(&grad[q_at(0)..], width);
-        gemm(&mut d.trunk, trunk, rows, trunk, dim, g, View::rows(&self.v[kv_at(0)..], kv_width).t(), 1.0, false);
+        gemm(
+            &mut d.trunk,
+            trunk,
+            rows,
+            trunk,
+            dim,
+            g,
+            View::rows(&self.v[kv_at(0)..], kv_width).t(),
+            1.0,
+            false,
+        );
         score_gradient(&mut d.trunk, &p.trunk, trunk, &inner);
-        gemm(&mut dq[q_at(0)..], width, rows, dim, trunk, View::rows(&d.trunk, trunk), View::rows(&self.k[kv_at(0)..], kv_width), 1.0, true);
-        gemm(&mut dk[kv_at(0)..], kv_width, trunk, dim, rows, View::rows(&d.trunk, trunk).t(), View::rows(&self.q[q_at(0)..], width), 1.0, true);
+        gemm(
+            &mut dq[q_at(0)..],
+            width,
+            rows,
+            dim,
+            trunk,
+            View::rows(&d.trunk, trunk),
+            View::rows(&self.k[kv_at(0)..], kv_width),
+            1.0,
+            true,
+        );
+        gemm(
+            &mut dk[kv_at(0)..],
+            kv_width,
+            trunk,
+            dim,
+            rows,
+            View::rows(&d.trunk, trunk).t(),
+            View::rows(&self.q[q_at(0)..], width),
+            1.0,
+            true,
+        );
         gemm(&mut dv[kv_at(0)..], kv_width, trunk, dim, rows, View::rows(&p.trunk, trunk).t(), g, 1.0, true);
         let (mut row, mut own) = (trunk, 0);
         for &n in &sequence.branches {
@@ -318,8 +381,28 @@ impl Operands<'_> {
             let g = View::rows(&grad[q_at(row)..], width);
             gemm(&mut d.own, n, n, n, dim, g, View::rows(&self.v[kv_at(row)..], kv_width).t(), 1.0, false);
             score_gradient(&mut d.own, p, n, &inner[row..row + n]);
-            gemm(&mut dq[q_at(row)..], width, n, dim, n, View::rows(&d.own, n), View::rows(&self.k[kv_at(row)..], kv_width), 1.0, true);
-            gemm(&mut dk[kv_at(row)..], kv_width, n, dim, n, View::rows(&d.own, n).t(), View::rows(&self.q[q_at(row)..], width), 1.0, true);
+            gemm(
+                &mut dq[q_at(row)..],
+                width,
+                n,
+                dim,
+                n,
+                View::rows(&d.own, n),
+                View::rows(&self.k[kv_at(row)..], kv_width),
+                1.0,
+                true,
+            );
+            gemm(
+                &mut dk[kv_at(row)..],
+                kv_width,
+                n,
+                dim,
+                n,
+                View::rows(&d.own, n).t(),
+                View::rows(&self.q[q_at(row)..], width),
+                1.0,
+                true,
+            );
             gemm(&mut dv[kv_at(row)..], kv_width, n, dim, n, View::rows(p, n).t(), g, 1.0, true);
             row += n;
             own += n * n;
@@ -366,14 +449,34 @@ impl CustomOp3 for CachedAttention {
             let kv_head = head / (self.heads / self.kv_heads) * dim;
             let queries = View::rows(&q[head * dim..], width);
             let scale = (dim as f32).powf(-0.5);
-            gemm(&mut scores, keys, rows, keys, dim, queries, View::rows(&k[kv_head..], kv_width).t(), scale, false);
+            gemm(
+                &mut scores,
+                keys,
+                rows,
+                keys,
+                dim,
+                queries,
+                View::rows(&k[kv_head..], kv_width).t(),
+                scale,
+                false,
+            );
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                 let seen = keys - rows + i + 1;
                 softmax(&mut row[..seen], &mut []);
                 row[seen..].fill(0.0);
             }
             let values = View::rows(&v[kv_head..], kv_width);
-            gemm(&mut out[head * dim..], width, rows, dim, keys, View::rows(&scores, keys), values, 1.0, false);
+            gemm(
+                &mut out[head * dim..],
+                width,
+                rows,
+                dim,
+                keys,
+                View::rows(&scores, keys),
+                values,
+                1.0,
+                false,
+            );
         }
         Ok((CpuStorage::F32(out), lq.shape().clone()))
     }

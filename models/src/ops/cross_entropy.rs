@@ -36,7 +36,10 @@ struct CrossEntropy {
 impl CrossEntropy {
     /// The labelled rows, packed.
     fn gather(&self, hidden: &[f32], channels: usize) -> Vec<f32> {
-        self.labels.iter().flat_map(|l| hidden[l.row * channels..(l.row + 1) * channels].iter().copied()).collect()
+        self.labels
+            .iter()
+            .flat_map(|l| hidden[l.row * channels..(l.row + 1) * channels].iter().copied())
+            .collect()
     }
 
     /// Logits (labels, vocab).
@@ -64,7 +67,13 @@ impl CustomOp2 for CrossEntropy {
         "cross-entropy"
     }
 
-    fn cpu_fwd(&self, hidden: &CpuStorage, lh: &Layout, head: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        hidden: &CpuStorage,
+        lh: &Layout,
+        head: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (rows, channels) = lh.shape().dims2()?;
         let (vocab, _) = lw.shape().dims2()?;
         if let Some(bad) = self.labels.iter().find(|l| l.row >= rows || l.target as usize >= vocab) {
@@ -72,11 +81,20 @@ impl CustomOp2 for CrossEntropy {
         }
         let packed = self.gather(slice(hidden, lh)?, channels);
         let mut logits = self.logits(&packed, slice(head, lw)?, channels);
-        let terms = logits.chunks_exact_mut(vocab).zip(&self.labels).map(|(row, l)| l.weight * Self::softmax(row, l.target));
+        let terms = logits
+            .chunks_exact_mut(vocab)
+            .zip(&self.labels)
+            .map(|(row, l)| l.weight * Self::softmax(row, l.target));
         Ok((CpuStorage::F32(vec![terms.sum()]), Shape::from(())))
     }
 
-    fn bwd(&self, hidden: &Tensor, head: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        hidden: &Tensor,
+        head: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let upstream = grad.to_scalar::<f32>()?;
         let ((rows, channels), (vocab, _)) = (hidden.dims2()?, head.dims2()?);
         with(hidden, |h| {
@@ -90,7 +108,17 @@ impl CustomOp2 for CrossEntropy {
                 }
                 let n = self.labels.len();
                 let mut packed_grad = vec![0.0; n * channels];
-                gemm(&mut packed_grad, channels, n, channels, vocab, View::rows(&d, vocab), View::rows(w, channels), 1.0, false);
+                gemm(
+                    &mut packed_grad,
+                    channels,
+                    n,
+                    channels,
+                    vocab,
+                    View::rows(&d, vocab),
+                    View::rows(w, channels),
+                    1.0,
+                    false,
+                );
                 let mut dh = vec![0.0; rows * channels];
                 for (label, g) in self.labels.iter().zip(packed_grad.chunks_exact(channels)) {
                     let row = &mut dh[label.row * channels..(label.row + 1) * channels];
@@ -101,7 +129,17 @@ impl CustomOp2 for CrossEntropy {
                     return Ok((Some(dh), None));
                 }
                 let mut dw = vec![0.0; vocab * channels];
-                gemm(&mut dw, channels, vocab, channels, n, View::rows(&d, vocab).t(), View::rows(&packed, channels), 1.0, false);
+                gemm(
+                    &mut dw,
+                    channels,
+                    vocab,
+                    channels,
+                    n,
+                    View::rows(&d, vocab).t(),
+                    View::rows(&packed, channels),
+                    1.0,
+                    false,
+                );
                 Ok((Some(dh), Some(Tensor::from_vec(dw, (vocab, channels), head.device())?)))
             })
         })

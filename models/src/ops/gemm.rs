@@ -23,7 +23,9 @@ impl<'a> View<'a> {
     }
 
     fn covers(&self, rows: usize, cols: usize) -> bool {
-        rows == 0 || cols == 0 || (rows - 1) * self.row_stride + (cols - 1) * self.col_stride < self.data.len()
+        rows == 0
+            || cols == 0
+            || (rows - 1) * self.row_stride + (cols - 1) * self.col_stride < self.data.len()
     }
 }
 
@@ -32,11 +34,24 @@ impl<'a> View<'a> {
 /// # Panics
 /// Where a view is too short for its sizes: a bug in the caller, never a matter of input.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn gemm(out: &mut [f32], out_stride: usize, m: usize, n: usize, k: usize, a: View, b: View, scale: f32, add: bool) {
+pub(super) fn gemm(
+    out: &mut [f32],
+    out_stride: usize,
+    m: usize,
+    n: usize,
+    k: usize,
+    a: View,
+    b: View,
+    scale: f32,
+    add: bool,
+) {
     if m == 0 || n == 0 {
         return;
     }
-    assert!(a.covers(m, k) && b.covers(k, n) && (m - 1) * out_stride + n <= out.len(), "matrix view out of bounds");
+    assert!(
+        a.covers(m, k) && b.covers(k, n) && (m - 1) * out_stride + n <= out.len(),
+        "matrix view out of bounds"
+    );
     // SAFETY: the assertion above bounds every element that the kernel reads or writes.
     unsafe {
         gemm::gemm(

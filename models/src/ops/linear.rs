@@ -27,7 +27,14 @@ struct Linear {
 }
 
 impl Linear {
-    fn forward(&self, x: &[f32], w: &[f32], b: Option<&[f32]>, lx: &Layout, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn forward(
+        &self,
+        x: &[f32],
+        w: &[f32],
+        b: Option<&[f32]>,
+        lx: &Layout,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let ((n, inputs), (outputs, inner)) = (lx.shape().dims2()?, lw.shape().dims2()?);
         if inputs != inner {
             bail!("linear: {inputs} input channels meet weights for {inner}")
@@ -36,7 +43,17 @@ impl Linear {
             Some(b) => b.repeat(n),
             None => vec![0.0; n * outputs],
         };
-        gemm(&mut out, outputs, n, outputs, inputs, View::rows(x, inputs), View::rows(w, inputs).t(), 1.0, b.is_some());
+        gemm(
+            &mut out,
+            outputs,
+            n,
+            outputs,
+            inputs,
+            View::rows(x, inputs),
+            View::rows(w, inputs).t(),
+            1.0,
+            b.is_some(),
+        );
         Ok((CpuStorage::F32(out), (n, outputs).into()))
     }
 
@@ -47,7 +64,17 @@ impl Linear {
                 false => None,
                 true => Some(with(w, |w| {
                     let mut dx = vec![0.0; n * inputs];
-                    gemm(&mut dx, inputs, n, inputs, outputs, View::rows(g, outputs), View::rows(w, inputs), 1.0, false);
+                    gemm(
+                        &mut dx,
+                        inputs,
+                        n,
+                        inputs,
+                        outputs,
+                        View::rows(g, outputs),
+                        View::rows(w, inputs),
+                        1.0,
+                        false,
+                    );
                     Tensor::from_vec(dx, (n, inputs), x.device())
                 })?),
             };
@@ -55,7 +82,17 @@ impl Linear {
                 false => None,
                 true => Some(with(x, |x_rows| {
                     let mut dw = vec![0.0; outputs * inputs];
-                    gemm(&mut dw, inputs, outputs, inputs, n, View::rows(g, outputs).t(), View::rows(x_rows, inputs), 1.0, false);
+                    gemm(
+                        &mut dw,
+                        inputs,
+                        outputs,
+                        inputs,
+                        n,
+                        View::rows(g, outputs).t(),
+                        View::rows(x_rows, inputs),
+                        1.0,
+                        false,
+                    );
                     Tensor::from_vec(dw, (outputs, inputs), x.device())
                 })?),
             };
@@ -69,11 +106,23 @@ impl CustomOp2 for Linear {
         "linear"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         self.forward(slice(x, lx)?, slice(w, lw)?, None, lx, lw)
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         self.backward(x, w, &grad.contiguous()?)
     }
 }
@@ -160,9 +209,20 @@ impl CustomOp1 for MixRows {
         let (frames, rows, channels) = x.dims3()?;
         with(&grad.contiguous()?, |g| {
             let mut dx = vec![0.0; frames * rows * channels];
-            for (dx, g) in dx.chunks_exact_mut(rows * channels).zip(g.chunks_exact(self.rows_out * channels)) {
+            for (dx, g) in dx.chunks_exact_mut(rows * channels).zip(g.chunks_exact(self.rows_out * channels))
+            {
                 let matrix = View::rows(&self.matrix, rows).t();
-                gemm(dx, channels, rows, channels, self.rows_out, matrix, View::rows(g, channels), 1.0, false);
+                gemm(
+                    dx,
+                    channels,
+                    rows,
+                    channels,
+                    self.rows_out,
+                    matrix,
+                    View::rows(g, channels),
+                    1.0,
+                    false,
+                );
             }
             Ok(Some(Tensor::from_vec(dx, x.shape(), x.device())?))
         })

@@ -42,7 +42,13 @@ impl CustomOp2 for RmsNorm {
         "rms-norm"
     }
 
-    fn cpu_fwd(&self, x: &CpuStorage, lx: &Layout, w: &CpuStorage, lw: &Layout) -> Result<(CpuStorage, Shape)> {
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
         let (x, w) = (slice(x, lx)?, slice(w, lw)?);
         let mut out = vec![0.0; x.len()];
         for (out, x) in out.chunks_exact_mut(w.len()).zip(x.chunks_exact(w.len())) {
@@ -52,7 +58,13 @@ impl CustomOp2 for RmsNorm {
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }
 
-    fn bwd(&self, x: &Tensor, w: &Tensor, _: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+    fn bwd(
+        &self,
+        x: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (shape, device) = (x.shape(), x.device());
         let grad = grad.contiguous()?;
         let (dx, dw) = with(x, |x| {
@@ -64,7 +76,9 @@ impl CustomOp2 for RmsNorm {
                         let scale = 1.0 / (dot(x, x) / c as f32 + self.eps).sqrt();
                         gw.iter_mut().zip(g.iter().zip(w)).for_each(|(o, (g, w))| *o = g * w);
                         let inner = dot(&gw, x) * scale * scale / c as f32;
-                        for (((dx, dw), (x, g)), gw) in dx.iter_mut().zip(dw.iter_mut()).zip(x.iter().zip(g)).zip(&gw) {
+                        for (((dx, dw), (x, g)), gw) in
+                            dx.iter_mut().zip(dw.iter_mut()).zip(x.iter().zip(g)).zip(&gw)
+                        {
                             *dx = scale * (gw - x * inner);
                             *dw += g * x * scale;
                         }
@@ -117,7 +131,9 @@ impl CustomOp3 for LayerNorm {
         let mut out = vec![0.0; x.len()];
         for (out, x) in out.chunks_exact_mut(w.len()).zip(x.chunks_exact(w.len())) {
             let (mean, scale) = self.moments(x);
-            out.iter_mut().zip(x.iter().zip(w.iter().zip(b))).for_each(|(o, (x, (w, b)))| *o = (x - mean) * scale * w + b);
+            out.iter_mut()
+                .zip(x.iter().zip(w.iter().zip(b)))
+                .for_each(|(o, (x, (w, b)))| *o = (x - mean) * scale * w + b);
         }
         Ok((CpuStorage::F32(out), lx.shape().clone()))
     }
@@ -147,7 +163,8 @@ impl CustomOp3 for LayerNorm {
                         for (dx, (gw, unit)) in dx.iter_mut().zip(gw.iter().zip(&unit)) {
                             *dx = scale * (gw - average - unit * inner);
                         }
-                        for ((dw, db), (g, unit)) in dw.iter_mut().zip(db.iter_mut()).zip(g.iter().zip(&unit)) {
+                        for ((dw, db), (g, unit)) in dw.iter_mut().zip(db.iter_mut()).zip(g.iter().zip(&unit))
+                        {
                             *dw += g * unit;
                             *db += g;
                         }

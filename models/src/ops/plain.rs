@@ -84,7 +84,11 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> R
         None => (q.clone(), k.clone()),
     };
     let repeat = packing.heads / packing.kv_heads;
-    let (q, k, v) = (split(&q, packing.heads, 1)?, split(&k, packing.kv_heads, repeat)?, split(v, packing.kv_heads, repeat)?);
+    let (q, k, v) = (
+        split(&q, packing.heads, 1)?,
+        split(&k, packing.kv_heads, repeat)?,
+        split(v, packing.kv_heads, repeat)?,
+    );
     // Each row's sequence, branch (0: trunk) and place in the sequence.
     let rows: Vec<(usize, usize)> = (packing.sequences.iter().enumerate())
         .flat_map(|(s, sequence)| {
@@ -107,8 +111,9 @@ pub fn attend_cached(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, kv_heads:
     let (rows, keys) = (q.dim(0)?, k.dim(0)?);
     let repeat = heads / kv_heads;
     let (q, k, v) = (split(q, heads, 1)?, split(k, kv_heads, repeat)?, split(v, kv_heads, repeat)?);
-    let bias: Vec<f32> =
-        (0..rows * keys).map(|x| if x % keys <= keys - rows + x / keys { 0.0 } else { f32::NEG_INFINITY }).collect();
+    let bias: Vec<f32> = (0..rows * keys)
+        .map(|x| if x % keys <= keys - rows + x / keys { 0.0 } else { f32::NEG_INFINITY })
+        .collect();
     attend(&q, &k, &v, &Tensor::from_vec(bias, (rows, keys), q.device())?)
 }
 

@@ -25,7 +25,8 @@ fn compare(name: &str, vars: &[&Var], fast: impl Fn() -> Tensor, slow: impl Fn()
     let gap = difference(&a, &b);
     assert!(gap < TOLERANCE, "{name}: values differ by {gap}");
     let probe = var(a.dims(), 99);
-    let gradients = |y: &Tensor| (y * probe.as_detached_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
+    let gradients =
+        |y: &Tensor| (y * probe.as_detached_tensor()).unwrap().sum_all().unwrap().backward().unwrap();
     let (ga, gb) = (gradients(&a), gradients(&b));
     for (i, v) in vars.iter().enumerate() {
         let (ga, gb) = (ga.get(v).unwrap(), gb.get(v).unwrap());
@@ -38,7 +39,12 @@ fn compare(name: &str, vars: &[&Var], fast: impl Fn() -> Tensor, slow: impl Fn()
 #[test]
 fn linear_equals_its_twin() {
     let (x, w, b) = (var(&[7, 12], 1), var(&[5, 12], 2), var(&[5], 3));
-    compare("with bias", &[&x, &w, &b], || linear(&x, &w, Some(&b)).unwrap(), || plain::linear(&x, &w, Some(&b)).unwrap());
+    compare(
+        "with bias",
+        &[&x, &w, &b],
+        || linear(&x, &w, Some(&b)).unwrap(),
+        || plain::linear(&x, &w, Some(&b)).unwrap(),
+    );
     compare("without", &[&x, &w], || linear(&x, &w, None).unwrap(), || plain::linear(&x, &w, None).unwrap());
 }
 
@@ -69,8 +75,11 @@ fn activations_equal_their_twins() {
 }
 
 fn packing(causal: bool, heads: usize, kv_heads: usize, dim: usize) -> Arc<Packing> {
-    let sequences =
-        vec![Sequence { trunk: 5, branches: vec![3, 1, 4] }, Sequence::plain(6), Sequence { trunk: 2, branches: vec![2] }];
+    let sequences = vec![
+        Sequence { trunk: 5, branches: vec![3, 1, 4] },
+        Sequence::plain(6),
+        Sequence { trunk: 2, branches: vec![2] },
+    ];
     let rope = causal.then(|| Rope::new(sequences.iter().flat_map(|s| s.positions()), dim, 1e4));
     let sequences = if causal { sequences } else { vec![Sequence::plain(4), Sequence::plain(7)] };
     Arc::new(Packing { sequences, causal, rope, heads, kv_heads })
@@ -81,7 +90,8 @@ fn packed_attention_equals_its_twin() {
     for (causal, heads, kv_heads) in [(true, 4, 2), (true, 3, 3), (false, 2, 2)] {
         let packing = packing(causal, heads, kv_heads, 6);
         let rows = packing.sequences.iter().map(Sequence::rows).sum();
-        let (q, k, v) = (var(&[rows, heads * 6], 1), var(&[rows, kv_heads * 6], 2), var(&[rows, kv_heads * 6], 3));
+        let (q, k, v) =
+            (var(&[rows, heads * 6], 1), var(&[rows, kv_heads * 6], 2), var(&[rows, kv_heads * 6], 3));
         let fast = || attend_packed(&q, &k, &v, &packing).unwrap();
         compare("packed", &[&q, &k, &v], fast, || plain::attend_packed(&q, &k, &v, &packing).unwrap());
     }
@@ -90,10 +100,13 @@ fn packed_attention_equals_its_twin() {
 #[test]
 fn cached_attention_equals_the_packed_one() {
     let (q, k, v) = (var(&[6, 8], 1), var(&[6, 4], 2), var(&[6, 4], 3));
-    let packing = Packing { sequences: vec![Sequence::plain(6)], causal: true, rope: None, heads: 2, kv_heads: 1 };
+    let packing =
+        Packing { sequences: vec![Sequence::plain(6)], causal: true, rope: None, heads: 2, kv_heads: 1 };
     let whole = attend_packed(&q, &k, &v, &Arc::new(packing)).unwrap();
     let tail = q.narrow(0, 4, 2).unwrap();
-    for out in [attend_cached(&tail, &k, &v, 2, 1).unwrap(), plain::attend_cached(&tail, &k, &v, 2, 1).unwrap()] {
+    for out in
+        [attend_cached(&tail, &k, &v, 2, 1).unwrap(), plain::attend_cached(&tail, &k, &v, 2, 1).unwrap()]
+    {
         assert!(difference(&out, &whole.narrow(0, 4, 2).unwrap()) < TOLERANCE);
     }
 }
@@ -101,7 +114,8 @@ fn cached_attention_equals_the_packed_one() {
 #[test]
 fn cross_entropy_equals_its_twin() {
     let (h, w) = (var(&[6, 8], 1), var(&[10, 8], 2));
-    let labels = [(0, 3, 1.0), (2, 9, 0.5), (5, 0, 2.0)].map(|(row, target, weight)| Label { row, target, weight });
+    let labels =
+        [(0, 3, 1.0), (2, 9, 0.5), (5, 0, 2.0)].map(|(row, target, weight)| Label { row, target, weight });
     let fast = || cross_entropy(&h, &w, &labels).unwrap();
     compare("ce", &[&h, &w], fast, || plain::cross_entropy(&h, &w, &labels).unwrap());
 }

@@ -1,7 +1,7 @@
 """Writes tests/golden/preprocess/: pictures and what Pillow's bicubic resize makes of them.
 
 cases.json lists the sizes; cases.bin holds, for each case in order, the source bytes and then the resized bytes.
-Run: python tests/golden/preprocess.py   (needs pillow and numpy)
+Run: python tests/golden/preprocess.py   (needs pillow 13 or later and numpy)
 """
 import json
 import pathlib
@@ -26,6 +26,10 @@ CASES = [  # source width, height, target width, height
     (9, 7, 70, 84),
     (17, 13, 18, 14),
     (19, 15, 18, 14),
+    (60, 82, 38, 38),  # Pillow 13 starts with the vertical pass above twice as many rows as columns to lose
+    (60, 83, 38, 38),
+    (54, 96, 19, 19),
+    (90, 67, 52, 8),
 ]
 
 

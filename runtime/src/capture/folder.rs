@@ -71,7 +71,10 @@ impl Capture for FolderCapture {
             return Err(Error::capture(self.origin.display().to_string(), "no frame was reached yet"));
         };
         let fail = |error: image::ImageError| {
-            Error::capture(path.display().to_string(), format!("{error}; remove the picture or write it again"))
+            Error::capture(
+                path.display().to_string(),
+                format!("{error}; remove the picture or write it again"),
+            )
         };
         let reader = image::ImageReader::open(path).map_err(Error::io(path))?;
         let rgb = reader.with_guessed_format().map_err(Error::io(path))?.decode().map_err(fail)?.to_rgb8();

@@ -186,7 +186,8 @@ impl GstCapture {
                 }
                 gst::MessageView::Element(note) => {
                     if let Some(structure) = note.structure().filter(|s| s.name() == "missing-plugin") {
-                        let name = structure.get::<String>("name").or_else(|_| structure.get::<String>("detail"));
+                        let name =
+                            structure.get::<String>("name").or_else(|_| structure.get::<String>("detail"));
                         self.missing.push(name.unwrap_or_else(|_| structure.to_string()));
                     }
                 }
@@ -242,7 +243,8 @@ impl Capture for GstCapture {
             }
             if began.elapsed() > self.options.timeout {
                 let seconds = self.options.timeout.as_secs_f32();
-                return Err(self.fail(&format!("no frame came for {seconds} s, the source hangs (--capture-timeout)")));
+                return Err(self
+                    .fail(&format!("no frame came for {seconds} s, the source hangs (--capture-timeout)")));
             }
         }
     }
@@ -275,7 +277,8 @@ fn packed(sample: &gst::Sample) -> Result<RgbFrame, String> {
         return Err("a frame without data or format".into());
     };
     let info = gst_video::VideoInfo::from_caps(caps).map_err(|error| error.to_string())?;
-    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info).map_err(|error| error.to_string())?;
+    let frame = gst_video::VideoFrameRef::from_buffer_ref_readable(buffer, &info)
+        .map_err(|error| error.to_string())?;
     let (width, height) = (info.width() as usize, info.height() as usize);
     let rows = frame.plane_data(0).map_err(|error| error.to_string())?;
     let stride = frame.plane_stride().first().and_then(|stride| usize::try_from(*stride).ok()).unwrap_or(0);

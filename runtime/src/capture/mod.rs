@@ -22,7 +22,7 @@ use crate::source::Source;
 
 pub use folder::FOLDER_FPS;
 #[cfg(feature = "gst")]
-pub use gst::{check as check_gstreamer, ElementReport, GstReport};
+pub use gst::{ElementReport, GstReport, check as check_gstreamer};
 pub use pattern::NAMES as PATTERN_NAMES;
 
 /// How a source is read.
@@ -104,7 +104,10 @@ pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture
                 return Ok(Box::new(folder::FolderCapture::open(path)?));
             }
             if kind.is_file() && kind.len() == 0 {
-                return Err(Error::capture(path.display().to_string(), "the file is empty (0 bytes); record it again"));
+                return Err(Error::capture(
+                    path.display().to_string(),
+                    "the file is empty (0 bytes); record it again",
+                ));
             }
             if folder::is_picture(path) {
                 return Ok(Box::new(folder::FolderCapture::single(path)));

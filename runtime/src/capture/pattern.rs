@@ -59,14 +59,18 @@ impl PatternCapture {
                 let [r, g, b, ..] = mix(noise).to_le_bytes();
                 [r, g, b]
             }
-            "gradient" => [((x / 4 + 8 * t) % 256) as u8, ((y / 4) % 256) as u8, ((x / 8 + y / 8 + 4 * t) % 256) as u8],
+            "gradient" => {
+                [((x / 4 + 8 * t) % 256) as u8, ((y / 4) % 256) as u8, ((x / 8 + y / 8 + 4 * t) % 256) as u8]
+            }
             _ => self
                 .squares
                 .iter()
                 .rev()
                 .find(|square| {
-                    let (left, top) =
-                        (fold(square.x + t * square.dx, 1024 - square.side), fold(square.y + t * square.dy, 1024 - square.side));
+                    let (left, top) = (
+                        fold(square.x + t * square.dx, 1024 - square.side),
+                        fold(square.y + t * square.dy, 1024 - square.side),
+                    );
                     (left..left + square.side).contains(&x) && (top..top + square.side).contains(&y)
                 })
                 .map_or([(32 + y / 32) as u8, 40, (64 + x / 32) as u8], |square| square.rgb),
@@ -151,9 +155,12 @@ mod tests {
     fn the_bytes_never_change() {
         // FNV-1a over a whole clip: a change here would void the golden answers of every bundle.
         let hash = |uri: &str| {
-            read(uri).iter().flat_map(|frame| frame.data.clone()).fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
-                (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
-            })
+            read(uri)
+                .iter()
+                .flat_map(|frame| frame.data.clone())
+                .fold(0xcbf2_9ce4_8422_2325u64, |hash, byte| {
+                    (hash ^ u64::from(byte)).wrapping_mul(0x0000_0100_0000_01B3)
+                })
         };
         assert_eq!(
             NAMES.map(|name| hash(&format!("pattern://{name}?frames=5&seed=9&width=33&height=21"))),
@@ -163,7 +170,9 @@ mod tests {
 
     #[test]
     fn an_unknown_pattern_lists_the_known_ones() {
-        let Source::Pattern(spec) = Source::parse("pattern://spiral").unwrap() else { panic!("not a pattern") };
+        let Source::Pattern(spec) = Source::parse("pattern://spiral").unwrap() else {
+            panic!("not a pattern")
+        };
         assert!(PatternCapture::open(&spec).err().unwrap().to_string().contains("squares"));
     }
 }

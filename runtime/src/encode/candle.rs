@@ -64,7 +64,8 @@ impl VisionEncoder for CandleEncoder {
     fn encode(&mut self, pixels: &[f32], n: usize) -> Result<Vec<f32>> {
         check_pixels(NAME, pixels, n, &self.preprocessor)?;
         let shape = (n, 3, self.preprocessor.height, self.preprocessor.width);
-        let pixels = Tensor::from_slice(pixels, shape, &Device::Cpu).map_err(|error| Error::encoder(NAME, error))?;
+        let pixels =
+            Tensor::from_slice(pixels, shape, &Device::Cpu).map_err(|error| Error::encoder(NAME, error))?;
         values(&self.tower.encode(&pixels)?)
     }
 }

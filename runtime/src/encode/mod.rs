@@ -83,7 +83,10 @@ fn open_tract(onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionE
 
 #[cfg(not(feature = "tract"))]
 fn open_tract(_onnx: &Path, _preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
-    Err(Error::encoder("tract", "not in this build; choose --encoder candle, or build with the feature `tract`"))
+    Err(Error::encoder(
+        "tract",
+        "not in this build; choose --encoder candle, or build with the feature `tract`",
+    ))
 }
 
 #[cfg(feature = "ort")]
@@ -117,11 +120,13 @@ pub fn encode_frames(
         let tokens = encoder.encode(&pixels, batch.len())?;
         let per_frame = encoder.tokens_per_frame() * encoder.hidden();
         if tokens.len() != per_frame * batch.len() {
-            let reason = format!("returned {} values for {} frames of {per_frame}", tokens.len(), batch.len());
+            let reason =
+                format!("returned {} values for {} frames of {per_frame}", tokens.len(), batch.len());
             return Err(Error::encoder(encoder.name(), reason));
         }
         for (frame, tokens) in batch.iter().zip(tokens.chunks_exact(per_frame.max(1))) {
-            let frame = EncodedFrame { stamp: frame.stamp, captured: frame.captured, tokens: tokens.to_vec() };
+            let frame =
+                EncodedFrame { stamp: frame.stamp, captured: frame.captured, tokens: tokens.to_vec() };
             encoded.push(Arc::new(frame));
         }
     }
@@ -129,7 +134,8 @@ pub fn encode_frames(
     let mut out = Vec::with_capacity(frames.len());
     let mut at = 0;
     for (i, frame) in frames.iter().enumerate() {
-        let repeats = i.checked_sub(1).and_then(|i| frames.get(i)).is_some_and(|last| Arc::ptr_eq(last, frame));
+        let repeats =
+            i.checked_sub(1).and_then(|i| frames.get(i)).is_some_and(|last| Arc::ptr_eq(last, frame));
         at += usize::from(i > 0 && !repeats);
         out.extend(encoded.get(at).cloned());
     }
@@ -140,7 +146,8 @@ pub fn encode_frames(
 fn check_pixels(name: &'static str, pixels: &[f32], n: usize, preprocessor: &Preprocessor) -> Result<()> {
     let expected = n * 3 * preprocessor.height * preprocessor.width;
     if n == 0 || pixels.len() != expected {
-        let reason = format!("{n} frames need {expected} pixel values (and at least one frame), got {}", pixels.len());
+        let reason =
+            format!("{n} frames need {expected} pixel values (and at least one frame), got {}", pixels.len());
         return Err(Error::encoder(name, reason));
     }
     Ok(())

@@ -55,8 +55,9 @@ fn environment() -> Result<Environment> {
         return Ok(environment.clone());
     }
     let path = library();
-    let builder = ort::init_from(&path)
-        .map_err(|error| Error::encoder(NAME, format!("cannot load {}: {error}; {REMEDY}", path.display())))?;
+    let builder = ort::init_from(&path).map_err(|error| {
+        Error::encoder(NAME, format!("cannot load {}: {error}; {REMEDY}", path.display()))
+    })?;
     let environment = builder.with_telemetry(false).build().map_err(|error| Error::encoder(NAME, error))?;
     Ok(slot.insert(environment).clone())
 }
@@ -68,7 +69,8 @@ impl OrtEncoder {
     /// [`Error::Encoder`] where the library is missing or the graph is refused.
     pub fn open(onnx: &Path, preprocessor: Preprocessor) -> Result<Self> {
         let environment = environment()?;
-        let fail = |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
+        let fail =
+            |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
         let threads = std::thread::available_parallelism().map_or(1, usize::from);
         let session = Session::builder(&environment)
             .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level3)?))

@@ -30,7 +30,8 @@ impl TractEncoder {
     /// # Errors
     /// [`Error::Encoder`] where the file is no ONNX graph with `pixels` → `tokens`, `newline`.
     pub fn open(onnx: &Path, preprocessor: Preprocessor) -> Result<Self> {
-        let fail = |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
+        let fail =
+            |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
         let wrap = |error: TractError| fail(&format!("{error:#}"));
         let shape = [1, 3, preprocessor.height, preprocessor.width];
         let model = tract_onnx::onnx()
@@ -48,7 +49,8 @@ impl TractEncoder {
             return Err(fail(&"the output newline is not a constant"));
         };
         let newline = values(&constant).map_err(|error| fail(&error))?;
-        let shape = model.outlet_fact(*tokens_outlet).map_err(wrap)?.shape.as_concrete().map(<[usize]>::to_vec);
+        let shape =
+            model.outlet_fact(*tokens_outlet).map_err(wrap)?.shape.as_concrete().map(<[usize]>::to_vec);
         let Some(&[1, tokens, hidden]) = shape.as_deref() else {
             return Err(fail(&format!("the output tokens has the shape {shape:?}, not [1, tokens, hidden]")));
         };
@@ -64,10 +66,15 @@ impl TractEncoder {
 
     fn encode_one(&self, pixels: &[f32]) -> Result<Vec<f32>> {
         let shape = [1, 3, self.preprocessor.height, self.preprocessor.width];
-        let input = Tensor::from_shape(&shape, pixels).map_err(|error| Error::encoder(NAME, format!("{error:#}")))?;
-        let outputs =
-            self.plan.run(tvec!(input.into_tvalue())).map_err(|error| Error::encoder(NAME, format!("{error:#}")))?;
-        let Some(tokens) = outputs.first() else { return Err(Error::encoder(NAME, "the graph gave no output")) };
+        let input =
+            Tensor::from_shape(&shape, pixels).map_err(|error| Error::encoder(NAME, format!("{error:#}")))?;
+        let outputs = self
+            .plan
+            .run(tvec!(input.into_tvalue()))
+            .map_err(|error| Error::encoder(NAME, format!("{error:#}")))?;
+        let Some(tokens) = outputs.first() else {
+            return Err(Error::encoder(NAME, "the graph gave no output"));
+        };
         values(tokens).map_err(|error| Error::encoder(NAME, error))
     }
 }
@@ -109,7 +116,9 @@ impl VisionEncoder for TractEncoder {
             let workers: Vec<_> = frames.chunks(share).map(|part| scope.spawn(move || work(part))).collect();
             workers
                 .into_iter()
-                .map(|worker| worker.join().unwrap_or_else(|_| Err(Error::encoder(NAME, "a worker thread panicked"))))
+                .map(|worker| {
+                    worker.join().unwrap_or_else(|_| Err(Error::encoder(NAME, "a worker thread panicked")))
+                })
                 .collect::<Result<Vec<_>>>()
         })?;
         Ok(parts.concat())

@@ -50,6 +50,11 @@ pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
 
 /// Copies the files besides the weights from one model folder to another.
 pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
+    anyhow::ensure!(
+        from.join("config.json").exists(),
+        "{} is not a model folder: it has no config.json",
+        from.display()
+    );
     for name in MODEL_FILES {
         let source = from.join(name);
         if source.exists() {
@@ -60,7 +65,13 @@ pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
 }
 
 /// Writes a checkpoint and makes it the latest; older ones are removed.
-pub fn save(run: &Path, model: &Path, weights: &Weights, optimizer: &AdamW, state: &State) -> Result<PathBuf> {
+pub fn save(
+    run: &Path,
+    model: &Path,
+    weights: &Weights,
+    optimizer: &AdamW,
+    state: &State,
+) -> Result<PathBuf> {
     let name = format!("step-{}", state.total_steps);
     let (folder, partial) = (run.join(&name), run.join(format!("{name}.partial")));
     if partial.exists() {

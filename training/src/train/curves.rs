@@ -54,8 +54,13 @@ pub fn cut(path: &Path, step: usize) -> Result<()> {
 
 /// Appends one record.
 pub fn append(path: &Path, record: &Record) -> Result<()> {
-    let mut file = std::fs::OpenOptions::new().create(true).append(true).open(path).with_context(|| format!("opening {}", path.display()))?;
-    writeln!(file, "{}", serde_json::to_string(record)?).with_context(|| format!("writing {}", path.display()))
+    let mut file = std::fs::OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(path)
+        .with_context(|| format!("opening {}", path.display()))?;
+    writeln!(file, "{}", serde_json::to_string(record)?)
+        .with_context(|| format!("writing {}", path.display()))
 }
 
 /// Draws loss and mean validation accuracy over clips seen.

@@ -22,9 +22,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
+use utr_models::Config;
 use utr_models::network::Network;
 use utr_models::weights::{self, Weights};
-use utr_models::Config;
 
 /// One worker's share of an update.
 struct Share {
@@ -44,11 +44,22 @@ pub struct Driver<'a> {
 
 impl<'a> Driver<'a> {
     /// Prepares `workers` threads; `stop` asks for a checkpoint and an early, clean end.
-    pub fn new(recipe: &'a Recipe, run: &Path, workers: usize, validation: Option<Validation>, stop: &'a AtomicBool) -> Result<Self> {
+    pub fn new(
+        recipe: &'a Recipe,
+        run: &Path,
+        workers: usize,
+        validation: Option<Validation>,
+        stop: &'a AtomicBool,
+    ) -> Result<Self> {
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pools = (0..workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
         std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
         Ok(Self { recipe, run: run.to_path_buf(), pools, validation, stop })
+    }
+
+    /// The model that the run began with; its files besides the weights belong to every checkpoint.
+    fn start(&self) -> PathBuf {
+        self.run.join("start")
     }
 
     /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind.
@@ -57,7 +68,7 @@ impl<'a> Driver<'a> {
         let mut model = match checkpoint::latest(&self.run)? {
             Some(folder) => folder,
             None => {
-                let folder = self.run.join("start");
+                let folder = self.start();
                 if !folder.join("model.safetensors").exists() {
                     super::start::start(self.recipe, &folder)?;
                 }
@@ -97,19 +108,24 @@ impl<'a> Driver<'a> {
             let begun = Instant::now();
             let factor = stage.schedule.factor(state.step, stage.steps);
             let (loss, grads) = self.gradients(stage, state, &network, &encoder, &optimizer)?;
-            let norm = optimizer.step(&grads, &stage.schedule, factor)?;
+            let norm = optimizer.step(&grads, &stage.schedule, factor, &self.pools)?;
             if !loss.is_finite() || !norm.is_finite() {
                 bail!(
                     "stage {} diverged at update {}: loss {loss}, gradient norm {norm}; the last good checkpoint is {}. Lower lr or raise warmup.",
-                    stage.name, state.step, last.display()
+                    stage.name,
+                    state.step,
+                    last.display()
                 );
             }
             let clips = (stage.micro_batch * stage.accumulate) as u64;
             let seconds = begun.elapsed().as_secs_f64();
-            (state.step, state.total_steps, state.samples) = (state.step + 1, state.total_steps + 1, state.samples + clips);
+            (state.step, state.total_steps, state.samples) =
+                (state.step + 1, state.total_steps + 1, state.samples + clips);
             state.seconds += seconds;
             let validation = match &self.validation {
-                Some(v) if state.total_steps % self.recipe.validate_every == 0 => v.run(&network, &encoder, &self.pools)?,
+                Some(v) if state.total_steps % self.recipe.validate_every == 0 => {
+                    v.run(&network, &encoder, &self.pools)?
+                }
                 _ => BTreeMap::new(),
             };
             let record = Record {
@@ -125,14 +141,14 @@ impl<'a> Driver<'a> {
             curves::append(&log, &record)?;
             show(&bar, &record);
             if state.total_steps % self.recipe.checkpoint_every == 0 {
-                last = checkpoint::save(&self.run, model, &weights, &optimizer, state)?;
+                last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
                 curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
             }
         }
         if state.step >= stage.steps {
             (state.stage, state.step) = (state.stage + 1, 0);
         }
-        last = checkpoint::save(&self.run, model, &weights, &optimizer, state)?;
+        last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
         curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
         bar.finish();
         Ok(last)
@@ -148,7 +164,8 @@ impl<'a> Driver<'a> {
         optimizer: &AdamW,
     ) -> Result<(f64, Vec<Vec<f32>>)> {
         let next = AtomicUsize::new(0);
-        let shares: Mutex<Vec<Option<Result<Share>>>> = Mutex::new((0..stage.accumulate).map(|_| None).collect());
+        let shares: Mutex<Vec<Option<Result<Share>>>> =
+            Mutex::new((0..stage.accumulate).map(|_| None).collect());
         std::thread::scope(|scope| {
             for pool in &self.pools {
                 scope.spawn(|| {
@@ -188,7 +205,15 @@ impl<'a> Driver<'a> {
     }
 
     /// One micro-batch: its clips follow from the recipe's seed, the stage and the update, and from nothing else.
-    fn share(&self, stage: &Stage, state: &State, index: usize, network: &Network, encoder: &Encoder, optimizer: &AdamW) -> Result<Share> {
+    fn share(
+        &self,
+        stage: &Stage,
+        state: &State,
+        index: usize,
+        network: &Network,
+        encoder: &Encoder,
+        optimizer: &AdamW,
+    ) -> Result<Share> {
         let batch = stage.micro_batch as u64;
         let first = state.step as u64 * batch * stage.accumulate as u64 + index as u64 * batch;
         let base = (self.recipe.seed << 44) + ((state.stage as u64) << 36) + first;
@@ -202,7 +227,8 @@ impl<'a> Driver<'a> {
         let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
         let examples = (0..batch)
             .map(|i| {
-                let sample = world_sample(clip_seed(Split::Train, base + i), &stage.mix, &stage.world, frames);
+                let sample =
+                    world_sample(clip_seed(Split::Train, base + i), &stage.mix, &stage.world, frames);
                 encoder.example(&sample, &network.vision)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -251,7 +277,10 @@ fn show(bar: &ProgressBar, record: &Record) {
     bar.set_message(format!("loss {loss:.3} lr {lr:.1e} {samples_per_s:.1} clips/s"));
     if !record.validation.is_empty() {
         let skills = record.validation.iter().map(|(skill, share)| format!("{skill} {:.0}", share * 100.0));
-        bar.println(format!("update {step}: loss {loss:.3}; validation % {}", skills.collect::<Vec<_>>().join(", ")));
+        bar.println(format!(
+            "update {step}: loss {loss:.3}; validation % {}",
+            skills.collect::<Vec<_>>().join(", ")
+        ));
     }
     if bar.is_hidden() && (step % 20 == 0 || !record.validation.is_empty()) {
         println!("{}", serde_json::to_string(record).unwrap_or_default());

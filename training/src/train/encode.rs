@@ -48,7 +48,11 @@ impl Encoder {
     /// Reads tokenizer, template and preprocessing of a checkpoint folder.
     pub fn load(folder: &Path, config: &Config, masking: Masking, length_power: f32) -> Result<Self> {
         let tokenizer = Tokenizer::load(folder)?;
-        let id = |token: &str| tokenizer.token_id(token).with_context(|| format!("the tokenizer in {} has no {token}", folder.display()));
+        let id = |token: &str| {
+            tokenizer
+                .token_id(token)
+                .with_context(|| format!("the tokenizer in {} has no {token}", folder.display()))
+        };
         let end_of_turn = id("<|im_end|>")?;
         let mut marks = vec![id("<|im_start|>")?, end_of_turn];
         marks.extend(tokenizer.encode("\n")?);
@@ -67,7 +71,12 @@ impl Encoder {
     /// The example of a sample; `tower` only lends its patch layout.
     pub fn example(&self, sample: &Sample, tower: &VisionTower) -> Result<Example> {
         if sample.turns.is_empty() || sample.frames.is_empty() {
-            bail!("sample {} has {} frames and {} turns; both must be at least one", sample.id, sample.frames.len(), sample.turns.len());
+            bail!(
+                "sample {} has {} frames and {} turns; both must be at least one",
+                sample.id,
+                sample.frames.len(),
+                sample.turns.len()
+            );
         }
         let (mut trunk, mut branches) = (None, Vec::new());
         for turn in &sample.turns {
@@ -88,7 +97,7 @@ impl Encoder {
         let (h, w) = (self.preprocessor.height, self.preprocessor.width);
         let mut pixels = Vec::with_capacity(frames.len() * 3 * h * w);
         for frame in frames {
-            pixels.extend(self.preprocessor.pixels(frame));
+            pixels.extend(self.preprocessor.frame_pixels(frame)?);
         }
         Ok(tower.patches(&Tensor::from_vec(pixels, (frames.len(), 3, h, w), &Device::Cpu)?)?)
     }
@@ -103,7 +112,10 @@ impl Encoder {
         if self.masking == Masking::Reference {
             self.unmask(&mut span);
             // The assistant's header is copied whole: `<|im_start|>assistant\n`.
-            let start = self.marks.first().and_then(|start| span.ids.get(..header)?.iter().rposition(|id| id == start));
+            let start = self
+                .marks
+                .first()
+                .and_then(|start| span.ids.get(..header)?.iter().rposition(|id| id == start));
             if let Some(start) = start {
                 span.weights[start..header].fill(1.0);
             }

@@ -1,7 +1,8 @@
-//! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5).
+//! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5), and Muon for short budgets.
 //!
 //! Comes in: named variables and summed gradients in their order. Goes out: updated variables. Moments are f32. The vision tower has its own
-//! learning rate; biases, norms and the newline are never decayed.
+//! learning rate; biases, norms and the newline are never decayed. Muon (momentum, orthogonalized by Newton and Schulz's iteration) moves the
+//! matrices inside the blocks where a stage asks for it; everything else stays with AdamW.
 
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor, Var};
@@ -32,6 +33,9 @@ pub struct Schedule {
     /// Largest norm of the whole gradient; longer ones are scaled down.
     #[serde(default = "one")]
     pub clip: f64,
+    /// Matrices of blocks and projector move by Muon, scaled so that the same learning rate serves.
+    #[serde(default)]
+    pub muon: bool,
 }
 
 fn warmup() -> f64 {
@@ -59,6 +63,87 @@ impl Schedule {
     }
 }
 
+/// Matrices that Muon may move: not the tables of tokens, positions and patches, nor vectors.
+fn is_block_matrix(name: &str) -> bool {
+    let inside = name.contains(".layers.") || name.starts_with("multi_modal_projector.");
+    inside && name.ends_with(".weight") && !name.contains("norm")
+}
+
+/// One update of one variable.
+struct Rule<'a> {
+    schedule: &'a Schedule,
+    factor: f64,
+    scale: f32,
+    updates: i32,
+}
+
+impl Rule<'_> {
+    fn lr(&self, name: &str) -> f32 {
+        let vision = name.starts_with("vision_tower");
+        let peak =
+            if vision { self.schedule.vision_lr.unwrap_or(self.schedule.lr) } else { self.schedule.lr };
+        (peak * self.factor) as f32
+    }
+
+    /// Decoupled weight decay and Adam's quotient of unbiased moments (Loshchilov and Hutter, 2019).
+    fn adamw(
+        &self,
+        var: &Var,
+        name: &str,
+        grad: &[f32],
+        first: &mut [f32],
+        second: &mut [f32],
+    ) -> Result<()> {
+        let (b1, b2) = (self.schedule.betas.0 as f32, self.schedule.betas.1 as f32);
+        let unbias = |beta: f64| (1.0 / (1.0 - beta.powi(self.updates))) as f32;
+        let (u1, u2) = (unbias(self.schedule.betas.0), unbias(self.schedule.betas.1));
+        let lr = self.lr(name);
+        let decay = if var.rank() >= 2 { lr * self.schedule.weight_decay as f32 } else { 0.0 };
+        let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+        for ((x, g), (m, v)) in data.iter_mut().zip(grad).zip(first.iter_mut().zip(second)) {
+            let g = g * self.scale;
+            *m = b1 * *m + (1.0 - b1) * g;
+            *v = b2 * *v + (1.0 - b2) * g * g;
+            *x -= decay * *x + lr * (*m * u1) / ((*v * u2).sqrt() + 1e-8);
+        }
+        Ok(var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?)
+    }
+
+    /// Nesterov momentum of 0.95, orthogonalized (Jordan et al., 2024), with the size that AdamW's updates have: `0.2 sqrt(max(rows, columns))`
+    /// (Liu et al., 2025).
+    fn muon(&self, var: &Var, name: &str, grad: &[f32], first: &mut [f32]) -> Result<()> {
+        let (rows, columns) = var.dims2()?;
+        let ahead: Vec<f32> = first
+            .iter_mut()
+            .zip(grad)
+            .map(|(m, g)| {
+                let g = g * self.scale;
+                *m = 0.95 * *m + g;
+                g + 0.95 * *m
+            })
+            .collect();
+        let direction = orthogonal(&Tensor::from_vec(ahead, (rows, columns), &Device::Cpu)?)?;
+        let lr = f64::from(self.lr(name));
+        let size = 0.2 * (rows.max(columns) as f64).sqrt();
+        let kept = (var.as_detached_tensor() * (1.0 - lr * self.schedule.weight_decay))?;
+        Ok(var.set(&(kept - (direction * (lr * size))?)?)?)
+    }
+}
+
+/// Five steps of the quintic Newton-Schulz iteration: singular values of `x` go near one, its singular vectors stay.
+fn orthogonal(x: &Tensor) -> Result<Tensor> {
+    let (rows, columns) = x.dims2()?;
+    let wide = if rows > columns { x.t()?.contiguous()? } else { x.clone() };
+    let norm = f64::from(wide.sqr()?.sum_all()?.sqrt()?.to_scalar::<f32>()?);
+    let mut x = (wide / (norm + 1e-7))?;
+    for _ in 0..5 {
+        let a = x.matmul(&x.t()?)?;
+        let b = ((&a * -4.775)? + (a.matmul(&a)? * 2.0315)?)?;
+        x = ((&x * 3.4445)? + b.matmul(&x)?)?;
+    }
+    Ok(if rows > columns { x.t()?.contiguous()? } else { x })
+}
+
 /// Variables under training with their moments.
 pub struct AdamW {
     names: Vec<String>,
@@ -82,28 +167,48 @@ impl AdamW {
     }
 
     /// One update with the gradients `grads` (one flat vector per variable), scaled so that their norm is at most `clip`.
-    /// Returns the norm before scaling.
-    pub fn step(&mut self, grads: &[Vec<f32>], schedule: &Schedule, factor: f64) -> Result<f64> {
+    /// Returns the norm before scaling. Variables are spread over one-thread `pools`; without any, this thread does all.
+    pub fn step(
+        &mut self,
+        grads: &[Vec<f32>],
+        schedule: &Schedule,
+        factor: f64,
+        pools: &[rayon::ThreadPool],
+    ) -> Result<f64> {
         let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
         let scale = if norm > schedule.clip { (schedule.clip / norm) as f32 } else { 1.0 };
         self.updates += 1;
-        let (b1, b2) = (schedule.betas.0 as f32, schedule.betas.1 as f32);
-        let unbias = |beta: f64| 1.0 / (1.0 - beta.powi(self.updates));
-        let (u1, u2) = (unbias(schedule.betas.0) as f32, unbias(schedule.betas.1) as f32);
-        for (i, var) in self.vars.iter().enumerate() {
-            let name = &self.names[i];
-            let peak = if name.starts_with("vision_tower") { schedule.vision_lr.unwrap_or(schedule.lr) } else { schedule.lr };
-            let lr = (peak * factor) as f32;
-            let decay = if var.rank() >= 2 { lr * schedule.weight_decay as f32 } else { 0.0 };
-            let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
-            let moments = self.first[i].iter_mut().zip(&mut self.second[i]);
-            for ((x, g), (m, v)) in data.iter_mut().zip(&grads[i]).zip(moments) {
-                let g = g * scale;
-                *m = b1 * *m + (1.0 - b1) * g;
-                *v = b2 * *v + (1.0 - b2) * g * g;
-                *x -= decay * *x + lr * (*m * u1) / ((*v * u2).sqrt() + 1e-8);
-            }
-            var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?;
+        let rule = Rule { schedule, factor, scale, updates: self.updates };
+        let moments = self.first.iter_mut().zip(&mut self.second);
+        let variables = self.vars.iter().zip(&self.names).zip(grads).zip(moments);
+        let mut shares: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
+        let places = shares.len().max(1);
+        shares.resize_with(places, Vec::new);
+        for (i, variable) in variables.enumerate() {
+            shares[i % places].push(variable);
+        }
+        let update = |share: Vec<(((&Var, &String), &Vec<f32>), (&mut Vec<f32>, &mut Vec<f32>))>| {
+            share.into_iter().try_for_each(|(((var, name), grad), (first, second))| {
+                if schedule.muon && is_block_matrix(name) {
+                    rule.muon(var, name, grad, first)
+                } else {
+                    rule.adamw(var, name, grad, first, second)
+                }
+            })
+        };
+        if pools.is_empty() {
+            shares.into_iter().try_for_each(update)?;
+        } else {
+            std::thread::scope(|scope| {
+                let mut threads = Vec::new();
+                for (pool, share) in pools.iter().zip(shares) {
+                    let update = &update;
+                    threads.push(scope.spawn(move || pool.install(|| update(share))));
+                }
+                threads.into_iter().try_for_each(|t| {
+                    t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?
+                })
+            })?;
         }
         Ok(norm)
     }
@@ -125,14 +230,78 @@ impl AdamW {
 
     /// Reads what [`AdamW::save`] wrote for the same variables.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu).with_context(|| format!("reading {}", path.display()))?;
-        let get = |name: String| tensors.get(&name).with_context(|| format!("{} has no {name}", path.display()));
+        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
+            .with_context(|| format!("reading {}", path.display()))?;
+        let get =
+            |name: String| tensors.get(&name).with_context(|| format!("{} has no {name}", path.display()));
         for (i, name) in self.names.iter().enumerate() {
-            let (first, second) = (get(format!("first.{name}"))?.to_vec1()?, get(format!("second.{name}"))?.to_vec1()?);
-            anyhow::ensure!(first.len() == self.first[i].len(), "{}: moments of {name} have another size", path.display());
+            let (first, second) =
+                (get(format!("first.{name}"))?.to_vec1()?, get(format!("second.{name}"))?.to_vec1()?);
+            anyhow::ensure!(
+                first.len() == self.first[i].len(),
+                "{}: moments of {name} have another size",
+                path.display()
+            );
             (self.first[i], self.second[i]) = (first, second);
         }
         self.updates = get("updates".into())?.to_vec1::<i64>()?.first().copied().unwrap_or(0) as i32;
         Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn schedule(muon: bool) -> Schedule {
+        toml::from_str(&format!("lr = 0.1\nmuon = {muon}\nweight_decay = 0.1")).unwrap()
+    }
+
+    #[test]
+    fn adamw_makes_the_textbook_first_step() {
+        let var = Var::from_vec(vec![1.0f32, -2.0], (1, 2), &Device::Cpu).unwrap();
+        let mut optimizer = AdamW::new([("x".to_string(), var.clone())]);
+        let norm = optimizer.step(&[vec![0.3, -0.4]], &schedule(false), 1.0, &[]).unwrap();
+        assert!((norm - 0.5).abs() < 1e-6);
+        // Unbiased moments of one gradient are the gradient and its square: the step is lr times its sign, plus the decay.
+        let got = var.as_detached_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let want = [1.0 - 0.01 - 0.1, -2.0 + 0.02 + 0.1];
+        assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}");
+    }
+
+    #[test]
+    fn muon_steps_have_singular_values_near_one() {
+        let data: Vec<f32> = (0..12 * 5).map(|i| ((i * 37 % 17) as f32 - 8.0) / 8.0).collect();
+        let x = orthogonal(&Tensor::from_vec(data, (12, 5), &Device::Cpu).unwrap()).unwrap();
+        let gram = x.t().unwrap().matmul(&x).unwrap().to_vec2::<f32>().unwrap();
+        for (i, row) in gram.iter().enumerate() {
+            for (j, value) in row.iter().enumerate() {
+                let close = if i == j { (0.4..1.6).contains(value) } else { value.abs() < 0.4 };
+                assert!(close, "({i}, {j}) is {value}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_schedule_warms_up_and_falls_to_its_floor() {
+        let s: Schedule = toml::from_str("lr = 1.0\nwarmup = 0.1\nfloor = 0.2").unwrap();
+        assert!((s.factor(0, 100) - 0.1).abs() < 1e-9 && (s.factor(9, 100) - 1.0).abs() < 1e-9);
+        assert!(s.factor(50, 100) < 1.0 && (s.factor(100, 100) - 0.2).abs() < 1e-3);
+    }
+
+    #[test]
+    fn moments_survive_a_checkpoint() {
+        let folder = tempfile::tempdir().unwrap();
+        let var = || Var::from_vec(vec![1.0f32; 4], (2, 2), &Device::Cpu).unwrap();
+        let mut a = AdamW::new([("w".to_string(), var())]);
+        a.step(&[vec![0.1, 0.2, 0.3, 0.4]], &schedule(false), 1.0, &[]).unwrap();
+        a.save(&folder.path().join("o")).unwrap();
+        let mut b = AdamW::new([("w".to_string(), Var::from_tensor(a.vars()[0].as_tensor()).unwrap())]);
+        b.restore(&folder.path().join("o")).unwrap();
+        for optimizer in [&mut a, &mut b] {
+            optimizer.step(&[vec![0.4, 0.3, 0.2, 0.1]], &schedule(false), 1.0, &[]).unwrap();
+        }
+        let values = |o: &AdamW| o.vars()[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        assert_eq!(values(&a), values(&b));
     }
 }

@@ -93,16 +93,27 @@ pub struct Recipe {
 impl Recipe {
     /// Reads and checks a recipe.
     pub fn load(path: &Path) -> Result<Self> {
-        let text = std::fs::read_to_string(path).with_context(|| format!("reading the recipe {}", path.display()))?;
-        let recipe: Self = toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
+        let text = std::fs::read_to_string(path)
+            .with_context(|| format!("reading the recipe {}", path.display()))?;
+        let recipe: Self =
+            toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
         for stage in &recipe.stages {
             let bad = |what: &str| format!("recipe {}, stage {}: {what}", path.display(), stage.name);
-            ensure!(stage.steps > 0 && stage.micro_batch > 0 && stage.accumulate > 0, bad("steps, micro_batch and accumulate must be above zero"));
+            ensure!(
+                stage.steps > 0 && stage.micro_batch > 0 && stage.accumulate > 0,
+                bad("steps, micro_batch and accumulate must be above zero")
+            );
             let frames = stage.frames.iter().all(|(n, odds)| (1..=32).contains(n) && *odds > 0.0);
-            ensure!(frames && !stage.frames.is_empty(), bad("frames must list 1 to 32 frames with odds above zero"));
+            ensure!(
+                frames && !stage.frames.is_empty(),
+                bad("frames must list 1 to 32 frames with odds above zero")
+            );
         }
         ensure!(!recipe.stages.is_empty(), "recipe {} has no stages", path.display());
-        ensure!(recipe.checkpoint_every > 0 && recipe.validate_every > 0, "checkpoint_every and validate_every must be above zero");
+        ensure!(
+            recipe.checkpoint_every > 0 && recipe.validate_every > 0,
+            "checkpoint_every and validate_every must be above zero"
+        );
         Ok(recipe)
     }
 }

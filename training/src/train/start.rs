@@ -12,11 +12,11 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use std::path::Path;
+use utr_models::Config;
 use utr_models::bpe::{save_tokenizer, train_bpe, world_added_tokens};
 use utr_models::config::{TextConfig, VisionConfig};
 use utr_models::text::Tokenizer;
 use utr_models::weights::{self, Init, Weights};
-use utr_models::Config;
 
 /// Samples whose texts train the tokenizer.
 const CORPUS_SAMPLES: u64 = 3000;
@@ -41,7 +41,10 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
     };
     write("config.json", config.to_hf())?;
     let id = |token: &str| tokenizer.token_id(token);
-    write("generation_config.json", json!({"eos_token_id": id("<|im_end|>"), "pad_token_id": id("<|endoftext|>")}))?;
+    write(
+        "generation_config.json",
+        json!({"eos_token_id": id("<|im_end|>"), "pad_token_id": id("<|endoftext|>")}),
+    )?;
     let size = recipe.sizes.image_size;
     write(
         "preprocessor_config.json",
@@ -58,7 +61,8 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
 fn config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Config> {
     let s = &recipe.sizes;
     let ([hidden, intermediate, layers, heads, kv_heads], vision) = (s.decoder, s.vision);
-    let id = |token: &str| tokenizer.token_id(token).with_context(|| format!("the new tokenizer has no {token}"));
+    let id =
+        |token: &str| tokenizer.token_id(token).with_context(|| format!("the new tokenizer has no {token}"));
     Ok(Config {
         vision: VisionConfig {
             hidden: vision[0],
@@ -100,8 +104,12 @@ fn draw(config: &Config, seed: u64) -> Result<Weights> {
             Init::Zero => vec![0.0; count],
             Init::Normal(deviation) => {
                 let scale = match name.as_str() {
-                    n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => residual(config.text.layers),
-                    n if n.ends_with("out_proj.weight") || n.ends_with("fc2.weight") => residual(config.vision.layers),
+                    n if n.ends_with("o_proj.weight") || n.ends_with("down_proj.weight") => {
+                        residual(config.text.layers)
+                    }
+                    n if n.ends_with("out_proj.weight") || n.ends_with("fc2.weight") => {
+                        residual(config.vision.layers)
+                    }
                     _ => 1.0,
                 };
                 (0..count).map(|_| normal(&mut rng) * deviation * scale).collect()

@@ -5,14 +5,14 @@
 //! train split from visible state alone ([`super::observe`]), positions are chosen there too, and the suite is scored once.
 //! The simulator's behaviours are never looked at.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use utr_models::{Error, Result};
 
 use super::extra_trees::{Forest, Growth, Table};
-use super::observe::{Observed, PER_BAG, width_at};
+use super::observe::{Observed, PER_BAG, bare, two_answers, width_at};
 use super::suite::Suite;
 use super::{HoldOut, Item, Kind, Posed, STEPS, Script, Skill, Split, clip_seed, pair};
 use crate::queries::tracks::write_atomic;
@@ -23,6 +23,8 @@ pub const FIT_PAIRS: usize = 1500;
 pub const FRESH_PAIRS: usize = 1000;
 /// Train seeds of the ceilings start here, far from those of training.
 const FIRST_FIT_SEED: u64 = 1 << 40;
+/// Answers of a skill are classes by their text up to this many; beyond, by which of the two comes first in the question.
+const TEXT_CLASSES: usize = 12;
 /// Words of a question that are told apart, at most.
 const WORDS: usize = 64;
 
@@ -184,7 +186,7 @@ enum View {
 fn measure_skill(suite: &Suite, skill: Skill, fit_pairs: usize, fresh_pairs: usize) -> (SkillCeilings, f64) {
     let exam = Exam::new(suite, skill, fit_pairs, fresh_pairs);
     let every: Vec<usize> = (0..STEPS).collect();
-    let some: Vec<usize> = (0..STEPS).step_by(2).chain([STEPS - 1]).collect();
+    let some: Vec<usize> = (0..STEPS).step_by(3).collect();
     let one = exam.best_position(&[], &every);
     let two = exam.best_position(&one, &every);
     let three = exam.best_position(&two, &some);
@@ -231,7 +233,7 @@ impl Exam {
         let fit: Vec<[Posed; 2]> = (0..fit_pairs).map(drawn).collect();
         let fresh: Vec<[Posed; 2]> = (fit_pairs..fit_pairs + fresh_pairs).map(drawn).collect();
         let test: Vec<[Posed; 2]> = (0..suite.pairs_per_skill).map(|n| suite.pair(skill, n).twins).collect();
-        let mut lexicon = Lexicon::new(fit.iter().flatten().map(|p| p.item.question.as_str()));
+        let mut lexicon = Lexicon::new(fit.iter().flatten());
         let mut cases =
             |pairs: &[[Posed; 2]]| pairs.iter().flatten().map(|p| lexicon.case(p)).collect::<Vec<_>>();
         let (fit, test, fresh) = (cases(&fit), cases(&test), cases(&fresh));
@@ -262,7 +264,7 @@ impl Exam {
             positions
         };
         let judged = candidates.iter().filter(|p| !chosen.contains(p)).map(|&p| {
-            let fitted = self.fitted(&View::Frames(with(p)), first, 24);
+            let fitted = self.fitted(&View::Frames(with(p)), first, 16);
             (with(p), fitted.marks(second).iter().sum::<f64>())
         });
         let best = judged.max_by(|a, b| a.1.total_cmp(&b.1));
@@ -315,17 +317,23 @@ impl View {
 struct Lexicon {
     words: BTreeMap<String, usize>,
     classes: BTreeMap<String, usize>,
+    by_text: bool,
 }
 
 impl Lexicon {
-    /// The commonest words of the questions.
-    fn new<'a>(questions: impl Iterator<Item = &'a str>) -> Self {
+    /// The commonest words of the questions, and whether the answers are few.
+    fn new<'a>(posed: impl Iterator<Item = &'a Posed>) -> Self {
         let mut counts: BTreeMap<String, usize> = BTreeMap::new();
-        questions.flat_map(tokens).for_each(|w| *counts.entry(w).or_default() += 1);
+        let mut texts: BTreeSet<String> = BTreeSet::new();
+        for Posed { script, item } in posed {
+            tokens(&item.question).for_each(|w| *counts.entry(w).or_default() += 1);
+            let slots = Observed::new(script, item).slots;
+            texts.insert(canonical(item, script, &slots, &item.answer));
+        }
         let mut ranked: Vec<(String, usize)> = counts.into_iter().collect();
         ranked.sort_by(|a, b| b.1.cmp(&a.1).then(a.0.cmp(&b.0)));
         let words = ranked.into_iter().take(WORDS).enumerate().map(|(i, (w, _))| (w, i)).collect();
-        Self { words, classes: BTreeMap::new() }
+        Self { words, classes: BTreeMap::new(), by_text: texts.len() <= TEXT_CLASSES }
     }
 
     fn case(&mut self, posed: &Posed) -> Case {
@@ -339,8 +347,10 @@ impl Lexicon {
             }
         }
         let twin = item.twin_answer.as_deref().unwrap_or_default();
-        let right = self.class(&canonical(item, &posed.script, &observed.slots, &item.answer));
-        let wrong = self.class(&canonical(item, &posed.script, &observed.slots, twin));
+        let texts = [item.answer.as_str(), twin].map(|a| canonical(item, &posed.script, &observed.slots, a));
+        let relative = !self.by_text || item.skill == Skill::AttributeChange;
+        let names = if relative && item.kind != Kind::YesNo { relative_classes(item, texts) } else { texts };
+        let [right, wrong] = names.map(|name| self.class(&name));
         Case { words, observed, right, wrong }
     }
 
@@ -348,6 +358,13 @@ impl Lexicon {
         let next = self.classes.len();
         *self.classes.entry(text.to_owned()).or_insert(next)
     }
+}
+
+/// The two answers as "the first" and "the second" of [`two_answers`].
+fn relative_classes(item: &Item, [right, _]: [String; 2]) -> [String; 2] {
+    let [first, _] = two_answers(item);
+    let is_first = right == first || bare(item, &item.answer).to_lowercase() == first;
+    if is_first { ["<first>".into(), "<second>".into()] } else { ["<second>".into(), "<first>".into()] }
 }
 
 /// Lower-case words without option letters.
@@ -359,10 +376,7 @@ fn tokens(text: &str) -> impl Iterator<Item = String> + '_ {
 /// object of slot n where it names one (or its colour or category, where that is what is asked), since these words differ
 /// from clip to clip.
 fn canonical(item: &Item, script: &Script, slots: &[usize], answer: &str) -> String {
-    let bare = match item.kind {
-        Kind::MultipleChoice => answer.split_once(") ").map_or(answer, |(_, text)| text),
-        _ => answer,
-    };
+    let bare = bare(item, answer);
     let bare = bare.strip_prefix("the ").or(bare.strip_prefix("a ")).unwrap_or(bare);
     let mut named = slots.iter().enumerate().filter(|(_, index)| {
         let Some(object) = script.objects.get(**index) else { return false };
@@ -387,64 +401,5 @@ fn score(marks: &[f64]) -> Score {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::world::WorldConfig;
-
-    fn suite(skills: &[Skill]) -> Suite {
-        Suite {
-            name: "small".into(),
-            split: Split::Test,
-            first_seed: 0,
-            pairs_per_skill: 60,
-            held_out_share: 0.0,
-            demo_seed: 0,
-            skills: skills.to_vec(),
-            world: WorldConfig::easy(2),
-        }
-    }
-
-    #[test]
-    fn an_order_skill_stays_near_chance_for_the_blind_and_for_one_frame() {
-        let found = measure(&suite(&[Skill::Direction]), 120, 60, &|_| {});
-        let direction = found.skill(Skill::Direction).unwrap();
-        assert_eq!((direction.n, direction.fresh.n), (120, 120));
-        // The same question with both answers: the question alone is worth exactly nothing.
-        assert_eq!(direction.blind.accuracy, 0.5);
-        assert!((direction.fresh.single.accuracy - 0.5).abs() < 0.15, "{direction:?}");
-        assert!((direction.fresh.bag.accuracy - 0.5).abs() < 0.15, "{direction:?}");
-    }
-
-    #[test]
-    fn a_skill_that_a_bag_solves_is_found_out() {
-        let found = measure(&suite(&[Skill::Existence]), 150, 0, &|_| {});
-        let existence = found.skill(Skill::Existence).unwrap();
-        assert!(existence.bag.accuracy > 0.7 && !existence.bag_proof && !existence.order, "{existence:?}");
-    }
-
-    #[test]
-    fn ceilings_of_another_suite_are_refused() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("c.json");
-        let a = suite(&[Skill::Antonym]);
-        let empty = Ceilings {
-            suite: a.name.clone(),
-            suite_hash: a.hash(),
-            fit_pairs: 1,
-            skills: Vec::new(),
-            needs_more_than_four: 0.0,
-        };
-        std::fs::write(&path, serde_json::to_string(&empty).unwrap()).unwrap();
-        assert_eq!(Ceilings::load(&path, &a).unwrap(), empty);
-        let b = Suite { first_seed: 1, ..a };
-        assert!(Ceilings::load(&path, &b).unwrap_err().to_string().contains("another suite"));
-    }
-
-    #[test]
-    fn intervals_hold_the_accuracy_and_narrow_with_items() {
-        let few = score(&[1.0, 0.0, 1.0, 1.0]);
-        let many = score(&[1.0, 0.0, 1.0, 1.0].repeat(100));
-        assert!(few.interval[0] < 0.75 && 0.75 < few.interval[1]);
-        assert!(many.interval[1] - many.interval[0] < 0.15);
-    }
-}
+#[path = "ceilings_tests.rs"]
+mod tests;

@@ -110,7 +110,28 @@ pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
         bar.set_position(done as u64);
     })?;
     bar.finish();
-    Ok(())
+    match suite.as_ref().filter(|_| args.demo) {
+        Some(suite) => demo_questions(suite, output),
+        None => Ok(()),
+    }
+}
+
+/// Writes `questions.json` beside the demo clips: five questions about the clip and the same five about its reversal, with the right
+/// answers, as `make demo` asks them.
+fn demo_questions(suite: &Suite, output: &Path) -> anyhow::Result<()> {
+    let items: Vec<_> = suite.demo().items.into_iter().take(5).collect();
+    let entry = |clip: &str, item: &super::Item, answer: &str| {
+        let (question, skill) = (&item.question, item.skill.word());
+        serde_json::json!({"clip": clip, "question": question, "answer": answer, "skill": skill})
+    };
+    let forward = items.iter().map(|item| entry("clips/demo.mp4", item, &item.answer));
+    let twin = items
+        .iter()
+        .filter_map(|item| Some(entry("clips/demo-twin.mp4", item, item.twin_answer.as_deref()?)));
+    let list = serde_json::Value::Array(forward.chain(twin).collect());
+    let text = serde_json::to_string_pretty(&list)? + "\n";
+    let path = output.join("questions.json");
+    Ok(crate::queries::tracks::write_atomic(&path, |file| file.write_all(text.as_bytes()))?)
 }
 
 fn settings(args: &WorldArgs, suite: Option<Suite>) -> anyhow::Result<Settings> {

@@ -5,14 +5,14 @@
 //! own order of objects never are. Objects that look the same are listed from left to right, since no viewer of one
 //! frame can tell which is which.
 
-use super::{Item, ObjectState, STEPS, Script, state_at};
+use super::{Colour, Item, Kind, ObjectState, STEPS, Script, Skill, state_at};
 
 /// Objects described one by one; further ones only count in the totals.
 const SLOTS: usize = 6;
 /// Numbers per object and frame.
 const PER_SLOT: usize = 12;
-/// Numbers per frame: the slots, the first two slots relative to each other, totals.
-pub const PER_FRAME: usize = SLOTS * PER_SLOT + 3 + 3;
+/// Numbers per frame: the slots, the first two slots relative to each other, totals, colours the question is about.
+pub const PER_FRAME: usize = SLOTS * PER_SLOT + 3 + 3 + 3;
 /// Values at these shares of the sorted 32 stand for the distribution of a number over the frames.
 const QUANTILES: [usize; 7] = [0, 3, 8, 16, 23, 28, 31];
 /// Statistics of one number over the frames: the quantiles, mean, spread, and number of frames near the largest.
@@ -47,6 +47,7 @@ impl Observed {
     /// Looks at all 32 frames.
     pub fn new(script: &Script, item: &Item) -> Self {
         let slots = slot_order(script, item);
+        let asked = asked_colours(item);
         let per_frame = |t: usize| {
             let states = state_at(script, t as f32);
             let mut order = slots.clone();
@@ -55,7 +56,12 @@ impl Observed {
                 let same = |i: &usize| script.objects.get(*i).is_some_and(|o| o.identical);
                 order.sort_by(|a, b| same(b).cmp(&same(a)).then(x(a).total_cmp(&x(b))));
             }
-            frame_row(&states, &order)
+            let mut row = frame_row(&states, &order);
+            let first = order.first().and_then(|&i| states.get(i)).filter(|s| is_seen(s));
+            let matches =
+                asked.map(|colour| f32::from(u8::from(colour.is_some() && first.map(|s| s.rgb) == colour)));
+            row[PER_FRAME - 3..].copy_from_slice(&matches);
+            row
         };
         Self { frames: (0..STEPS).map(per_frame).collect(), slots }
     }
@@ -88,10 +94,54 @@ impl Observed {
             for b in 0..JOINT {
                 // The first slot with itself above the diagonal, with the second slot elsewhere.
                 let other = if b > a { b } else { PER_SLOT + b };
-                row.push(self.frames.iter().map(|f| f[a] * f[other]).sum::<f32>() / STEPS as f32);
+                let mut products: Vec<f32> = self.frames.iter().map(|f| f[a] * f[other]).collect();
+                // Sorted before the sum, or else the rounding would tell the order.
+                products.sort_by(f32::total_cmp);
+                row.push(products.iter().sum::<f32>() / STEPS as f32);
             }
         }
     }
+}
+
+fn is_seen(state: &ObjectState) -> bool {
+    state.present && state.visibility > 0.05
+}
+
+/// An answer without the letter of its option.
+pub fn bare<'a>(item: &Item, answer: &'a str) -> &'a str {
+    match item.kind {
+        Kind::MultipleChoice => answer.split_once(") ").map_or(answer, |(_, text)| text),
+        _ => answer,
+    }
+}
+
+/// The item's answer and its twin's, in lower case without letters, in an order that does not tell which is which: by
+/// their first mention in the question, then by their letters.
+pub fn two_answers(item: &Item) -> [String; 2] {
+    let question = item.question.to_lowercase();
+    let twin = item.twin_answer.as_deref().unwrap_or_default();
+    let mut two = [item.answer.as_str(), twin].map(|a| bare(item, a).to_lowercase());
+    two.sort_by_key(|a| (question.find(a.as_str()).unwrap_or(usize::MAX), a.clone()));
+    two
+}
+
+/// For questions on an order of colours: the colours of the two answers, and the first other colour that is named.
+fn asked_colours(item: &Item) -> [Option<[u8; 3]>; 3] {
+    if item.skill != Skill::AttributeChange {
+        return [None; 3];
+    }
+    let mut two = two_answers(item).map(|a| Colour::ALL.iter().copied().find(|c| a == c.word()));
+    let mut named: Vec<(usize, Colour)> =
+        Colour::ALL.iter().filter_map(|c| item.question.find(c.word()).map(|at| (at, *c))).collect();
+    named.sort();
+    let mut named = named.into_iter().map(|(_, c)| c).filter(|c| !two.contains(&Some(*c)));
+    let asked = named.next();
+    if item.kind == Kind::YesNo {
+        // "blue right after green?": both colours are in the question.
+        two = [asked, named.next()];
+        return [two[0], two[1], None].map(|c| c.map(Colour::rgb));
+    }
+    [two[0], two[1], asked].map(|c| c.map(Colour::rgb))
 }
 
 /// Columns of `count` neighbouring positions in [`Observed::at`].
@@ -101,7 +151,7 @@ pub fn width_at(count: usize) -> usize {
 
 fn frame_row(states: &[ObjectState], order: &[usize]) -> [f32; PER_FRAME] {
     let mut row = [0.0; PER_FRAME];
-    let seen = |i: usize| states.get(i).filter(|s| s.present && s.visibility > 0.05);
+    let seen = |i: usize| states.get(i).filter(|s| is_seen(s));
     for (slot, &index) in order.iter().take(SLOTS).enumerate() {
         if let Some(state) = seen(index) {
             row[slot * PER_SLOT..(slot + 1) * PER_SLOT].copy_from_slice(&slot_row(state));
@@ -137,4 +187,36 @@ fn slot_row(state: &ObjectState) -> [f32; PER_SLOT] {
         state.visibility,
         state.half * state.visibility,
     ]
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{Split, WorldConfig, clip_seed, pair};
+
+    #[test]
+    fn the_bag_of_a_reversed_clip_is_the_same_to_the_last_bit() {
+        for skill in Skill::ALL.iter().filter(|s| s.is_order()) {
+            for index in 0..4 {
+                let [a, b] = pair(*skill, clip_seed(Split::Train, index), &WorldConfig::full());
+                let bag = |script: &Script| {
+                    let mut row = Vec::new();
+                    Observed::new(script, &a.item).bag(&mut row);
+                    row
+                };
+                assert_eq!(bag(&a.script), bag(&b.script), "{skill:?}");
+                assert_eq!(two_answers(&a.item), two_answers(&b.item));
+            }
+        }
+    }
+
+    #[test]
+    fn rows_have_the_promised_width() {
+        let [a, _] = pair(Skill::EventOrder, clip_seed(Split::Train, 0), &WorldConfig::full());
+        let observed = Observed::new(&a.script, &a.item);
+        let (mut frames, mut bag) = (Vec::new(), Vec::new());
+        observed.at(&[3, 9, 30], &mut frames);
+        observed.bag(&mut bag);
+        assert_eq!((frames.len(), bag.len()), (width_at(3), PER_BAG));
+    }
 }

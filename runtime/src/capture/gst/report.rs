@@ -87,6 +87,9 @@ fn decoder(caps: &str) -> Option<String> {
 /// The nicks `videotestsrc` knows.
 pub fn test_patterns() -> Vec<String> {
     let Ok(element) = gst::ElementFactory::make("videotestsrc").build() else { return Vec::new() };
-    let class = element.find_property("pattern").and_then(|spec| gst::glib::EnumClass::with_type(spec.value_type()));
-    class.map(|class| class.values().iter().map(|value| value.nick().to_string()).collect()).unwrap_or_default()
+    let class =
+        element.find_property("pattern").and_then(|spec| gst::glib::EnumClass::with_type(spec.value_type()));
+    class
+        .map(|class| class.values().iter().map(|value| value.nick().to_string()).collect())
+        .unwrap_or_default()
 }

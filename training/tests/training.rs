@@ -1,0 +1,189 @@
+//! The trainer as a user meets it: the built program, killed and restarted, its stages, its scores, its bundle.
+//!
+//! In: the binary that cargo built. Out: a failure that shows what a run folder held. Networks are as small as they can be; nothing here says
+//! how well they answer.
+
+use std::collections::BTreeMap;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+use std::time::{Duration, Instant};
+
+use candle_core::Device;
+use utr_models::bundle::Bundle;
+use utr_runtime::interrupt::Interrupt;
+
+const UTR_TRAIN: &str = env!("CARGO_BIN_EXE_utr-train");
+
+/// A recipe with one `align` and one `tune` stage of so many updates.
+fn recipe(folder: &Path, align: usize, tune: usize) -> PathBuf {
+    let stage = |kind: &str, steps: usize| {
+        format!(
+            r#"
+[[stages]]
+name = "{kind}"
+kind = "{kind}"
+steps = {steps}
+micro_batch = 1
+accumulate = 2
+frames = [[1, 1.0], [6, 1.0]]
+schedule = {{ lr = 3e-3, muon = true }}
+mix = {{ skill_turns = 2, utr_turns = 1, caption_turns = 0, instruction_turns = 1 }}
+world = {{ min_objects = 1, max_objects = 2, max_occluders = 0, camera = false, textures = false, backdrops = false, large_only = true, held_out = "never" }}
+"#
+        )
+    };
+    let head = r#"
+name = "tiny"
+seed = 3
+checkpoint_every = 4
+validate_every = 1000
+quant = "q8_0"
+[sizes]
+image_size = 32
+patch = 8
+vision = [32, 64, 1, 2]
+decoder = [64, 96, 2, 4, 2]
+rope_theta = 10000.0
+max_positions = 2048
+vocab = 640
+"#;
+    let stages =
+        [("align", align), ("tune", tune)].into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| stage(k, n));
+    let path = folder.join("recipe.toml");
+    std::fs::write(&path, head.to_string() + &stages.collect::<String>()).unwrap();
+    path
+}
+
+fn train(verb: &str, recipe: &Path, run: &Path, workers: &str) -> Command {
+    let mut command = Command::new(UTR_TRAIN);
+    command.args([verb, "--workers", workers, "--recipe"]).arg(recipe).arg("--output").arg(run);
+    command
+}
+
+fn done(output: Output) -> String {
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    String::from_utf8(output.stdout).unwrap()
+}
+
+/// Losses by update.
+fn losses(run: &Path) -> BTreeMap<u64, f64> {
+    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
+    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
+    lines.map(|r| (r["step"].as_u64().unwrap(), r["loss"].as_f64().unwrap())).collect()
+}
+
+#[test]
+fn a_run_killed_at_any_moment_goes_on_to_the_same_losses() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 0, 14);
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    done(train("tune", &recipe, &whole, "2").output().unwrap());
+    for updates in [3, 6, 11] {
+        let mut child =
+            train("tune", &recipe, &broken, "1").stderr(std::process::Stdio::null()).spawn().unwrap();
+        let began = Instant::now();
+        while losses(&broken).len() < updates && began.elapsed() < Duration::from_secs(120) {
+            std::thread::sleep(Duration::from_millis(5));
+        }
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    done(train("tune", &recipe, &broken, "2").output().unwrap());
+    let (want, got) = (losses(&whole), losses(&broken));
+    assert_eq!(want.len(), 14);
+    assert_eq!(want, got, "the interrupted run took another way");
+}
+
+#[test]
+fn the_first_stage_moves_the_projector_and_nothing_else() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 3, 2);
+    let run = folder.path().join("run");
+    let model = done(train("align", &recipe, &run, "2").output().unwrap());
+    let load = |folder: &Path| {
+        candle_core::safetensors::load(folder.join("model.safetensors"), &Device::Cpu).unwrap()
+    };
+    let (before, after) = (load(&run.join("start")), load(Path::new(model.trim())));
+    let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (name, tensor) in &before {
+        let moved = values(tensor) != values(&after[name]);
+        assert_eq!(moved, name.contains("multi_modal_projector"), "{name}");
+    }
+    let tuned = done(train("tune", &recipe, &run, "2").output().unwrap());
+    let tuned = load(Path::new(tuned.trim()));
+    let same: Vec<_> =
+        before.iter().filter(|(name, t)| values(t) == values(&tuned[*name])).map(|(name, _)| name).collect();
+    assert!(same.iter().all(|name| name.contains("post_layernorm")), "not moved by stage 2: {same:?}");
+    assert_eq!(losses(&run).len(), 5);
+}
+
+#[test]
+fn a_trained_model_is_scored_exported_and_refused_once_altered() {
+    let folder = tempfile::tempdir().unwrap();
+    let run = folder.path().join("run");
+    let model = done(train("tune", &recipe(folder.path(), 0, 2), &run, "2").output().unwrap());
+    let (model, clips) = (PathBuf::from(model.trim()), folder.path().join("clips"));
+    let mut world = Command::new(UTR_TRAIN);
+    world
+        .args(["world", "--clips", "2", "--split", "val", "--size", "32", "--encode", "frames", "--output"])
+        .arg(&clips);
+    done(world.output().unwrap());
+    let scores = folder.path().join("tpl.jsonl");
+    let mut tpl = Command::new(UTR_TRAIN);
+    tpl.args(["tpl", "--frames", "6", "--draws", "2", "--seed", "9", "--select", "top:50%", "--model"])
+        .arg(&model);
+    tpl.arg("--data")
+        .arg(clips.join("data.jsonl"))
+        .arg("--media-root")
+        .arg(&clips)
+        .arg("--output")
+        .arg(&scores);
+    done(tpl.output().unwrap());
+    let lines: Vec<serde_json::Value> =
+        std::fs::read_to_string(&scores).unwrap().lines().map(|l| serde_json::from_str(l).unwrap()).collect();
+    assert!(lines.len() >= 4);
+    for line in &lines {
+        let get = |key: &str| line[key].as_f64().unwrap();
+        assert!(
+            (get("tpl") - (get("nll_single").exp() - get("nll_full").exp())).abs()
+                < 1e-9 * get("nll_single").exp()
+        );
+        assert_eq!(line["single_frames"].as_array().unwrap().len(), 2);
+    }
+    let selected = std::fs::read_to_string(folder.path().join("tpl.selected.jsonl")).unwrap();
+    assert_eq!(selected.lines().count(), lines.len().div_ceil(2));
+
+    let bundle = folder.path().join("bundle");
+    let mut export = Command::new(UTR_TRAIN);
+    export.args(["export", "--quant", "q8_0", "--model"]).arg(&model).arg("--output").arg(&bundle);
+    done(export.output().unwrap());
+    let mut said = Vec::new();
+    let verified = utr_runtime::bundle::verify(
+        &bundle,
+        utr_runtime::encode::EncoderKind::Tract,
+        &Interrupt::default(),
+        &mut said,
+    );
+    assert!(verified.unwrap(), "{}", String::from_utf8_lossy(&said));
+    let file = bundle.join("decoder.gguf");
+    let mut bytes = std::fs::read(&file).unwrap();
+    let middle = bytes.len() / 2;
+    bytes[middle] ^= 1;
+    std::fs::write(&file, bytes).unwrap();
+    let error = Bundle::open(&bundle).unwrap_err().to_string();
+    assert!(error.contains("decoder.gguf"), "{error}");
+}
+
+#[test]
+fn wrong_arguments_end_with_status_2_and_a_reason() {
+    for (arguments, reason) in [
+        (vec!["tune", "--recipe", "nowhere.toml", "--output", "x"], "nowhere.toml"),
+        (vec!["export", "--model", "nowhere", "--output", "x"], "nowhere"),
+        (vec!["eval", "--bundle", "nowhere", "--data", "nowhere.toml", "--output", "x"], "nowhere.toml"),
+    ] {
+        let output = Command::new(UTR_TRAIN).args(&arguments).output().unwrap();
+        let said = String::from_utf8_lossy(&output.stderr);
+        assert_eq!(output.status.code(), Some(2), "{said}");
+        assert!(said.contains(reason), "{said}");
+    }
+}
