@@ -27,5 +27,3 @@ pub use error::{Error, Result};
 pub use frame::RgbFrame;
 pub use network::Network;
 
-#[cfg(test)]
-mod peer_tests;
