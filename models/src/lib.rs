@@ -26,4 +26,3 @@ pub use config::Config;
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
 pub use network::Network;
-
