@@ -94,8 +94,8 @@ pub struct ChatTemplate {
 
 /// The files that may hold a template, in the order in which each kind asks them.
 ///
-/// A processor saved by recent `transformers` leaves its own template in `chat_template.jinja` beside the tokenizer's in
-/// `tokenizer_config.json`; hence the opposite orders. Each kind ends with the other's files.
+/// `tokenizer_config.json` can only hold the tokenizer's and `chat_template.json` only the processor's, so each kind begins with its own;
+/// `chat_template.jinja` may be either's. Each kind ends with the other's files.
 const TOKENIZER_FILES: [&str; 4] =
     ["tokenizer_config.json", "chat_template.jinja", "chat_template.json", "processor_config.json"];
 const PROCESSOR_FILES: [&str; 4] =
