@@ -7,6 +7,7 @@ use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+use crate::config::Config;
 use crate::generate::Sampling;
 use crate::gguf::{DecoderExport, Format, StoredTensor};
 use crate::onnx::VisionExport;
@@ -105,6 +106,33 @@ pub struct Memory {
     pub kv: u64,
     /// Largest intermediate results.
     pub scratch: u64,
+}
+
+impl Memory {
+    /// What a network needs for `frames` frames and an answer of `answer` tokens with a question of up to 512, in f32, beside the
+    /// `weights` bytes that its weights take as loaded.
+    pub fn needs(config: &Config, weights: u64, frames: usize, answer: usize) -> Self {
+        let (vision, text) = (&config.vision, &config.text);
+        let visual = frames * config.tokens_per_frame();
+        let positions = (visual + 1 + answer + 512).min(text.max_positions);
+        let patches = vision.grid() * vision.grid();
+        let tower = patches * (vision.hidden * 6 + vision.intermediate + patches);
+        // The prompt is read in pieces of 256 rows.
+        let reading = 256 * (positions + text.intermediate * 2 + text.hidden * 6) + text.vocab;
+        Self {
+            weights,
+            window: (visual * text.hidden * 4) as u64,
+            kv: (text.layers * positions * text.kv_heads * text.head_dim * 2 * 4) as u64,
+            scratch: (tower.max(reading) * 4) as u64,
+        }
+    }
+
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        [self.weights, self.window, self.kv, self.scratch]
+            .iter()
+            .fold(0, |sum, part| sum.saturating_add(*part))
+    }
 }
 
 /// A question to replay.

@@ -27,12 +27,13 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.encoder)?;
     let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
-    let mut pipeline = Pipeline::new(model, ask.frames, interrupt.clone());
+    let (frames, frame_sampling, sampling) = ask.settle(&model.defaults)?;
+    let mut pipeline = Pipeline::new(model, frames, interrupt.clone());
     let mut asked = Instant::now();
-    pipeline.watch(&ask.source, ask.sampling, &options)?;
+    pipeline.watch(&ask.source, frame_sampling, &options)?;
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
-        let question = Question { text: text.clone(), prompt: ask.prompt, sampling: ask.tokens, asked };
+        let question = Question { text: text.clone(), prompt: ask.prompt, sampling, asked };
         if ask.json {
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             serde_json::to_writer(&mut *out, &answer).context("writing the answer")?;

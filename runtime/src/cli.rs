@@ -12,9 +12,11 @@ use utr_models::prompt::Kind;
 
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
+use crate::load::Defaults;
 use crate::pipeline::check_question;
 use crate::sample::Sampling;
 use crate::source::{SOURCES_HELP, Source};
+use crate::window::CAPACITY;
 
 /// Ask a camera about its last 32 frames.
 #[derive(Debug, Parser)]
@@ -49,30 +51,30 @@ pub struct AskArgs {
     /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// Frames in the window, 1 to 32
-    #[arg(long, value_name = "N", default_value_t = 32)]
-    pub frames: usize,
+    /// Frames in the window, 1 to 32 [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
     /// Sample at this rate and keep the newest frames
     #[arg(long, value_name = "F", conflicts_with = "uniform")]
     pub fps: Option<f64>,
-    /// Spread the frames evenly over the clip [default, except for live sources: --fps 2]
+    /// Spread the frames evenly over the clip [default, except for live sources: the bundle's rate]
     #[arg(long)]
     pub uniform: bool,
     /// What happens when the window slides
     #[arg(long, value_name = "MODE", default_value = "exact")]
     pub window_mode: WindowMode,
-    /// Most tokens of an answer
-    #[arg(long, value_name = "N", default_value_t = 256)]
-    pub max_tokens: usize,
-    /// 0 takes the likeliest token every time
-    #[arg(long, value_name = "T", default_value_t = 0.0)]
-    pub temperature: f32,
-    /// Sample among the likeliest tokens that together reach this probability
-    #[arg(long, value_name = "P", default_value_t = 1.0)]
-    pub top_p: f32,
-    /// Seed of the sampling
-    #[arg(long, value_name = "N", default_value_t = 0)]
-    pub seed: u64,
+    /// Most tokens of an answer [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the likeliest token every time [default: the bundle's]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample among the likeliest tokens that together reach this probability [default: the bundle's]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Seed of the sampling [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
     /// Whose chat template carries the question
     #[arg(long, value_name = "KIND", default_value = "tokenizer")]
     pub prompt: PromptKind,
@@ -157,12 +159,10 @@ pub struct Ask {
     pub questions: Vec<String>,
     /// As typed.
     pub bundle: Option<PathBuf>,
-    /// Which frames; for a live source without a choice of its own this is `--fps 2`.
-    pub sampling: Sampling,
-    /// Frames in the window.
-    pub frames: usize,
-    /// How tokens are drawn.
-    pub tokens: TokenSampling,
+    /// As typed; what was left open is the model's to say ([`Ask::settle`]).
+    frames: Option<usize>,
+    rate: Rate,
+    tokens: TokenChoice,
     /// Whose template.
     pub prompt: Kind,
     /// As typed.
@@ -186,36 +186,32 @@ impl AskArgs {
         if self.window_mode != WindowMode::Exact {
             return refuse("--window-mode ahead and rolling are not in this version; use exact".into());
         }
-        if !(1..=crate::window::CAPACITY).contains(&self.frames) {
-            return refuse(format!(
-                "--frames {}: the window holds 1 to {} frames",
-                self.frames,
-                crate::window::CAPACITY
-            ));
+        if let Some(frames) = self.frames.filter(|n| !(1..=CAPACITY).contains(n)) {
+            return refuse(format!("--frames {frames}: the window holds 1 to {CAPACITY} frames"));
         }
-        if self.max_tokens == 0 {
+        if self.max_tokens == Some(0) {
             return refuse("--max-tokens 0 leaves no room for an answer; give 1 or more".into());
         }
         self.question.iter().try_for_each(|question| check_question(question))?;
-        let sampling = match self.fps {
-            Some(fps) if fps.is_finite() && fps > 0.0 => Sampling::Newest { fps, frames: self.frames },
+        let rate = match self.fps {
+            Some(fps) if fps.is_finite() && fps > 0.0 => Rate::Newest(fps),
             Some(fps) => return refuse(format!("--fps {fps}: the rate must be above zero")),
-            None if self.uniform => Sampling::Uniform { frames: self.frames },
-            None => Sampling::Default { frames: self.frames },
+            None if self.uniform => Rate::Uniform,
+            None => Rate::Open,
         };
-        let tokens = TokenSampling {
+        let tokens = TokenChoice {
             temperature: self.temperature,
             top_p: self.top_p,
             seed: self.seed,
             max_tokens: self.max_tokens,
         };
-        tokens.validate()?;
+        tokens.over(TokenSampling::default()).validate()?;
         Ok(Ask {
             source: Source::parse(&self.source)?,
             questions: self.question,
             bundle: self.bundle,
-            sampling,
             frames: self.frames,
+            rate,
             tokens,
             prompt: match self.prompt {
                 PromptKind::Tokenizer => Kind::Tokenizer,
@@ -225,6 +221,57 @@ impl AskArgs {
             json: self.json,
             timeout: timeout(self.capture_timeout)?,
         })
+    }
+}
+
+/// How frames are chosen, as typed.
+#[derive(Clone, Copy, Debug, PartialEq)]
+enum Rate {
+    Open,
+    Uniform,
+    Newest(f64),
+}
+
+/// How tokens are drawn, as typed.
+#[derive(Clone, Copy, Debug)]
+struct TokenChoice {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    seed: Option<u64>,
+    max_tokens: Option<usize>,
+}
+
+impl TokenChoice {
+    fn over(self, defaults: TokenSampling) -> TokenSampling {
+        TokenSampling {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            seed: self.seed.unwrap_or(defaults.seed),
+            max_tokens: self.max_tokens.unwrap_or(defaults.max_tokens),
+        }
+    }
+}
+
+impl Ask {
+    /// Frames of the window, which of the source's they are, and how answers are drawn: what was typed, and for the rest what the
+    /// model says.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more frames than the model was trained for.
+    pub fn settle(&self, model: &Defaults) -> Result<(usize, Sampling, TokenSampling)> {
+        let frames = self.frames.unwrap_or(model.frames);
+        if frames > model.frames {
+            let most = model.frames;
+            return Err(Error::Argument(format!(
+                "--frames {frames}: this model was trained for 1 to {most} frames"
+            )));
+        }
+        let sampling = match self.rate {
+            Rate::Open => Sampling::Default { fps: model.fps, frames },
+            Rate::Uniform => Sampling::Uniform { frames },
+            Rate::Newest(fps) => Sampling::Newest { fps, frames },
+        };
+        Ok((frames, sampling, self.tokens.over(model.tokens)))
     }
 }
 
@@ -263,13 +310,16 @@ mod tests {
     }
 
     #[test]
-    fn frames_are_spread_evenly_unless_a_rate_is_given() {
-        assert_eq!(ask("--question q").unwrap().sampling, Sampling::Default { frames: 32 });
-        assert_eq!(
-            ask("--question q --uniform --frames 8").unwrap().sampling,
-            Sampling::Uniform { frames: 8 }
-        );
-        assert_eq!(ask("--question q --fps 3").unwrap().sampling, Sampling::Newest { fps: 3.0, frames: 32 });
+    fn what_is_not_typed_is_the_models_to_say() {
+        let tokens = TokenSampling { temperature: 0.5, top_p: 0.9, seed: 3, max_tokens: 40 };
+        let model = Defaults { frames: 16, fps: 4.0, tokens };
+        let settle = |arguments: &str| ask(arguments).unwrap().settle(&model);
+        assert_eq!(settle("--question q").unwrap(), (16, Sampling::Default { fps: 4.0, frames: 16 }, tokens));
+        let typed = settle("--question q --uniform --frames 8 --temperature 0 --max-tokens 5").unwrap();
+        let drawn = TokenSampling { temperature: 0.0, max_tokens: 5, ..tokens };
+        assert_eq!(typed, (8, Sampling::Uniform { frames: 8 }, drawn));
+        assert_eq!(settle("--question q --fps 3").unwrap().1, Sampling::Newest { fps: 3.0, frames: 16 });
+        assert!(settle("--question q --frames 17").unwrap_err().to_string().contains("1 to 16"));
         assert!(ask("--question q --fps 3 --uniform").is_err());
     }
 

@@ -7,6 +7,7 @@ use std::path::Path;
 
 use serde::Serialize;
 
+use crate::budget::Available;
 use crate::capture::{self, CaptureOptions};
 use crate::error::Result;
 use crate::load;
@@ -164,16 +165,11 @@ fn try_bundle(folder: &Path) -> Check {
 }
 
 fn memory() -> Check {
-    let text = std::fs::read_to_string("/proc/meminfo").unwrap_or_default();
-    let field = |name: &str| -> Option<u64> {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()
-    };
-    match (field("MemTotal:"), field("MemAvailable:")) {
-        (Some(total), Some(free)) => {
-            Check::ok("memory", false, format!("{} MiB, {} MiB available", total / 1024, free / 1024))
+    match Available::here() {
+        Some(Available { total, free }) => {
+            Check::ok("memory", false, format!("{} MiB, {} MiB available", total >> 20, free >> 20))
         }
-        _ => Check::missing("memory", false, "unknown", "/proc/meminfo could not be read"),
+        None => Check::missing("memory", false, "unknown", "/proc/meminfo could not be read"),
     }
 }
 

@@ -29,6 +29,7 @@ pub mod decode;
 pub mod answer;
 
 pub mod ask;
+pub mod budget;
 pub mod bundle;
 pub mod doctor;
 

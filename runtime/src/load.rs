@@ -8,15 +8,38 @@ use std::path::{Path, PathBuf};
 
 use candle_core::{DType, Device};
 use utr_models::bundle::{Bundle, DECODER, VISION};
+use utr_models::generate::Sampling;
+use utr_models::manifest::Memory;
 use utr_models::network::Network;
 use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
 use utr_models::qwen2::Qwen2;
 use utr_models::text::{Tokenizer, stop_tokens};
+use utr_models::{Config, weights};
 
+use crate::budget::{self, Available};
 use crate::decode::{CandleDecoder, Decoder};
 use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
 use crate::error::{Error, Result};
+use crate::sample::LIVE_FPS;
+use crate::window::CAPACITY;
+
+/// How a model is asked unless the user says otherwise.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Defaults {
+    /// Frames of the window, and the most that the model was trained for.
+    pub frames: usize,
+    /// Frames per second of a live source.
+    pub fps: f64,
+    /// How answers are drawn.
+    pub tokens: Sampling,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        Self { frames: CAPACITY, fps: LIVE_FPS, tokens: Sampling::default() }
+    }
+}
 
 /// Everything a pipeline needs of a model.
 pub struct Model {
@@ -32,6 +55,8 @@ pub struct Model {
     pub name: String,
     /// SHA-256 of the manifest; none for a Hugging Face folder.
     pub hash: Option<String>,
+    /// What the manifest says where the user says nothing.
+    pub defaults: Defaults,
     tokenizer_template: ChatTemplate,
     processor_template: ChatTemplate,
 }
@@ -41,7 +66,7 @@ impl Model {
     /// of encoder a bundle runs through tract, a Hugging Face folder through candle.
     ///
     /// # Errors
-    /// [`Error::Bundle`] where the folder is neither; [`Error::Encoder`] where the encoder cannot read it; whatever the
+    /// [`Error::Bundle`] where the folder is neither; [`Error::Memory`] where it does not fit; [`Error::Encoder`] where the encoder cannot read it; whatever the
     /// model crate finds wrong with the files.
     pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
         if Bundle::is_bundle(folder) {
@@ -66,6 +91,7 @@ impl Model {
     pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
         let manifest = bundle.manifest();
         let folder = bundle.folder();
+        budget::check(&manifest.name, &manifest.memory, Available::here())?;
         let preprocessor = manifest.network.preprocess.clone();
         Ok(Self {
             encoder: encode::open(encoder, &bundle.path(VISION)?, preprocessor)?,
@@ -74,6 +100,11 @@ impl Model {
             stop: manifest.network.stop_tokens.clone(),
             name: manifest.name.clone(),
             hash: Some(bundle.hash().to_string()),
+            defaults: Defaults {
+                frames: manifest.window.frames.clamp(1, CAPACITY),
+                fps: manifest.window.fps,
+                tokens: manifest.sampling,
+            },
             tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
             processor_template: ChatTemplate::load(folder, Kind::Processor)?,
         })
@@ -90,17 +121,28 @@ impl Model {
                 ),
             });
         }
+        let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+        let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+        let config = Config::load(folder)?;
+        let elements: usize =
+            weights::table(&config).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
+        let tokens = Sampling::default().max_tokens;
+        budget::check(
+            &name,
+            &Memory::needs(&config, 4 * elements as u64, CAPACITY, tokens),
+            Available::here(),
+        )?;
         let Network { config, vision, decoder } = Network::load(folder, DType::F32, &Device::Cpu)?;
         let preprocessor = Preprocessor::load(folder, config.vision.image_size)?;
         let tokenizer = Tokenizer::load(folder)?;
-        let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
         Ok(Self {
             encoder: Box::new(CandleEncoder::new(vision, preprocessor)?),
             decoder: Box::new(CandleDecoder::new(decoder)),
             stop: stop_tokens(folder, &tokenizer)?,
             tokenizer,
-            name: name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default(),
+            name,
             hash: None,
+            defaults: Defaults::default(),
             tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
             processor_template: ChatTemplate::load(folder, Kind::Processor)?,
         })

@@ -19,14 +19,16 @@ pub const KEEP_BYTES: usize = 256 << 20;
 /// Longest clip, in frames: 18 hours at 30 a second. Beyond it a source counts as endless.
 pub const MAX_CLIP_FRAMES: usize = 2_000_000;
 
-/// Frames per second taken from a live source where nothing was said.
+/// Frames per second taken from a live source where neither the user nor a bundle said.
 pub const LIVE_FPS: f64 = 2.0;
 
 /// Which frames to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// What fits the source: uniform for a clip, [`LIVE_FPS`] for a live one.
+    /// What fits the source: uniform for a clip, the newest at `fps` for a live one.
     Default {
+        /// Frames per second of a live source, above zero.
+        fps: f64,
         /// 1 to 32.
         frames: usize,
     },
@@ -70,7 +72,7 @@ pub fn uniform_indices(total: usize, frames: usize) -> Vec<usize> {
 /// # Errors
 /// [`Error::Argument`] for a count outside 1 to 32 or a rate that is not positive; whatever capture reports.
 pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<Sampled> {
-    let (Sampling::Default { frames } | Sampling::Uniform { frames } | Sampling::Newest { frames, .. }) =
+    let (Sampling::Default { frames, .. } | Sampling::Uniform { frames } | Sampling::Newest { frames, .. }) =
         sampling;
     if !(1..=window::CAPACITY).contains(&frames) {
         return Err(Error::Argument(format!(
@@ -79,10 +81,10 @@ pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> 
         )));
     }
     match sampling {
-        Sampling::Default { frames } => {
+        Sampling::Default { fps, frames } => {
             let mut clip = capture::open(source, options)?;
             if clip.live() {
-                newest(clip.as_mut(), LIVE_FPS, frames)
+                newest(clip.as_mut(), fps, frames)
             } else {
                 uniform(clip, source, frames, options, KEEP_BYTES)
             }

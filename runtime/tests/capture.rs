@@ -119,9 +119,12 @@ fn encoded_clips_decode_to_the_pictures_that_went_in() {
 fn a_file_is_sampled_evenly_over_all_its_frames() {
     let folder = Folder::new();
     let file = folder.ball("clip.mp4", (64, 48), 63, "x264enc speed-preset=ultrafast ! mp4mux");
-    let sampled =
-        sample(&Source::Path(file.clone()), Sampling::Default { frames: 32 }, &CaptureOptions::default())
-            .unwrap();
+    let sampled = sample(
+        &Source::Path(file.clone()),
+        Sampling::Default { fps: 2.0, frames: 32 },
+        &CaptureOptions::default(),
+    )
+    .unwrap();
     assert_eq!(sampled.total, 63);
     let indices: Vec<usize> = sampled.frames.iter().map(|frame| frame.stamp.index).collect();
     assert_eq!(indices, uniform_indices(63, 32));

@@ -1,18 +1,19 @@
 //! Evaluation on the world suite: what is evaluated is what ships.
 //!
 //! Comes in: a bundle (or Hugging Face folder) and a suite of minimal pairs. Goes out: `predictions.jsonl`, `results.json` and `results.md`:
-//! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals per skill, beside chance and the ceilings of the suite. Replies are
+//! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals over pairs, per skill, beside chance and the ceilings of the suite. Replies are
 //! generated greedily by the runtime's own pipeline and graded leniently in form.
 
-use crate::queries::tracks::{write_atomic, write_jsonl};
+use crate::files::{write_atomic, write_jsonl};
+use crate::stats::wilson;
 use crate::world::ceilings::Ceilings;
 use crate::world::suite::{Suite, SuitePair};
 use crate::world::{Posed, Renderer, Skill, grade};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use indicatif::ProgressBar;
 use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use utr_models::generate::Sampling;
@@ -76,14 +77,15 @@ pub struct Share {
 }
 
 impl Share {
-    /// Of `right` among `n` (Wilson, z = 1.96).
-    pub fn new(right: usize, n: usize) -> Self {
-        let (z, count) = (1.96f64, n.max(1) as f64);
-        let p = right as f64 / count;
-        let denominator = 1.0 + z * z / count;
-        let centre = (p + z * z / (2.0 * count)) / denominator;
-        let half = z * (p * (1.0 - p) / count + z * z / (4.0 * count * count)).sqrt() / denominator;
-        Self { right, n, share: p, interval: [(centre - half).max(0.0), (centre + half).min(1.0)] }
+    /// Pairs with both twins right.
+    fn pairs(right: usize, n: usize) -> Self {
+        Self { right, n, share: right as f64 / n.max(1) as f64, interval: wilson(right as f64, n) }
+    }
+
+    /// Single items of `pairs` pairs. Twins are not independent, pairs are: the interval is that of as many draws.
+    fn items(right: usize, pairs: usize) -> Self {
+        let n = 2 * pairs;
+        Self { right, n, share: right as f64 / n.max(1) as f64, interval: wilson(right as f64 / 2.0, pairs) }
     }
 }
 
@@ -133,14 +135,22 @@ struct Prediction {
 }
 
 /// Runs `utr-train eval`.
-pub fn run(args: &EvalArgs) -> Result<Results> {
+pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
     let folder = args.bundle.as_ref().or(args.model.as_ref()).context("give --bundle or --model")?;
     let suite = Suite::load(&args.data)?;
     let beside = args.data.with_extension("ceilings.json");
     let ceilings = if beside.exists() { Some(Ceilings::load(&beside, &suite)?) } else { None };
+    if ceilings.is_none() {
+        eprintln!(
+            "no ceilings: {} is missing; `utr-train world --suite {} --ceilings --output {}` measures them",
+            beside.display(),
+            args.data.display(),
+            beside.display()
+        );
+    }
     let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
     let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
-    let mut predictions = predict(folder, &suite, &pairs, args.workers)?;
+    let mut predictions = predict(folder, &suite, &pairs, args.workers, stop)?;
     predictions.sort_by(|a, b| a.0.cmp(&b.0));
     let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
@@ -163,6 +173,7 @@ fn predict(
     suite: &Suite,
     pairs: &[(Skill, usize)],
     workers: usize,
+    stop: &AtomicBool,
 ) -> Result<Vec<(usize, [Prediction; 2])>> {
     let bar = ProgressBar::new(pairs.len() as u64);
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
@@ -170,6 +181,7 @@ fn predict(
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         let mut pipeline = Pipeline::new(Model::open(folder, None)?, FRAMES, Interrupt::default());
         loop {
+            ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
             let place = next.fetch_add(1, Ordering::Relaxed);
             let Some((skill, n)) = pairs.get(place) else { return Ok(()) };
             let pair = suite.pair(*skill, *n);
@@ -231,7 +243,7 @@ fn answer(
 fn shares<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> (Share, Share) {
     let n = pairs.clone().count();
     let right = pairs.clone().flatten().filter(|p| p.right).count();
-    (Share::new(right, 2 * n), Share::new(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
+    (Share::items(right, n), Share::pairs(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
 }
 
 fn tabulate(
@@ -314,12 +326,9 @@ mod tests {
     use super::*;
 
     #[test]
-    fn wilson_intervals_are_the_textbook_ones() {
-        let share = Share::new(8, 10);
-        assert!(
-            (share.interval[0] - 0.4902).abs() < 5e-4 && (share.interval[1] - 0.9433).abs() < 5e-4,
-            "{share:?}"
-        );
-        assert_eq!(Share::new(0, 0).share, 0.0);
+    fn pairs_are_what_is_independent() {
+        let (items, pairs) = (Share::items(120, 100), Share::pairs(60, 100));
+        assert_eq!((items.n, items.share, pairs.n, pairs.share), (200, 0.6, 100, 0.6));
+        assert_eq!(items.interval, pairs.interval);
     }
 }

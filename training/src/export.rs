@@ -133,7 +133,7 @@ pub fn export(model: &Path, format: Format, making: Making, folder: &Path) -> Re
     let mut manifest = Manifest {
         format_version: utr_models::manifest::FORMAT_VERSION,
         name: making.name.clone(),
-        memory: memory(&vision, &decoder, staging.path())?,
+        memory: memory(&checkpoint.config, staging.path())?,
         network: Network { preprocess, vision, decoder, stop_tokens: stop },
         window: Window { frames: WINDOW, fps: 2.0, live_mode: WindowMode::Exact, accuracy: BTreeMap::new() },
         sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: ANSWER_TOKENS },
@@ -186,25 +186,14 @@ fn fill(
     Ok(stored)
 }
 
-/// Bytes that a full window and the longest answer need.
-fn memory(vision: &VisionExport, decoder: &DecoderExport, files: &Path) -> Result<Memory> {
+/// Bytes that a full window and the longest answer need; the embedding table is kept as f32 beside the file's.
+fn memory(config: &Config, files: &Path) -> Result<Memory> {
     let size = |name: &str| {
         std::fs::metadata(files.join(name)).map(|m| m.len()).with_context(|| format!("reading {name}"))
     };
-    let visual = WINDOW * vision.tokens();
-    let positions = (visual + 1 + ANSWER_TOKENS + 512).min(decoder.context_length);
-    let kv_width = decoder.hidden_size / decoder.num_heads * decoder.num_kv_heads;
-    let embedding = decoder.vocab_size * decoder.hidden_size * 4;
-    let rows = vision.grid() * vision.grid();
-    let activations = rows * (vision.hidden_size * 6 + vision.intermediate_size + rows);
-    let scores =
-        256 * (positions + decoder.intermediate_size * 2 + decoder.hidden_size * 6) + decoder.vocab_size;
-    Ok(Memory {
-        weights: size(VISION)? + size(DECODER)? + embedding as u64,
-        window: (visual * decoder.hidden_size * 4) as u64,
-        kv: (decoder.num_layers * positions * kv_width * 2 * 4) as u64,
-        scratch: (activations.max(scores) * 4) as u64,
-    })
+    let embedding = config.text.vocab * config.text.hidden * 4;
+    let weights = size(VISION)? + size(DECODER)? + embedding as u64;
+    Ok(Memory::needs(config, weights, WINDOW, ANSWER_TOKENS))
 }
 
 /// Asks the questions that every later copy of this bundle must answer token for token alike.
@@ -230,12 +219,6 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
             })
         })
         .collect()
-}
-
-/// Reads a format name.
-pub fn parse_format(text: &str) -> Result<Format, String> {
-    serde_json::from_value(serde_json::Value::String(text.into()))
-        .map_err(|_| format!("unknown format {text}; try q8_0, q4_0, q4_k, f16 or f32"))
 }
 
 /// Where `run` puts its bundle.

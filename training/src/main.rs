@@ -44,7 +44,7 @@ enum Command {
         #[arg(long)]
         model: PathBuf,
         /// Number format of the matrices
-        #[arg(long, value_parser = export::parse_format, default_value = "q8_0")]
+        #[arg(long, default_value = "q8_0")]
         format: Format,
         /// File to write
         #[arg(long)]
@@ -56,7 +56,7 @@ enum Command {
         #[arg(long)]
         model: PathBuf,
         /// Number format of the decoder's matrices
-        #[arg(long, value_parser = export::parse_format, default_value = "q8_0")]
+        #[arg(long, default_value = "q8_0")]
         quant: Format,
         /// The bundle's name; the folder's where absent
         #[arg(long)]
@@ -103,7 +103,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),
-        Command::Eval(args) => eval::run(&args).map(drop),
+        Command::Eval(args) => eval::run(&args, &STOP).map(drop),
         Command::Quantize { model, format, output } => {
             let stored = export::quantize(&model, format, &output)?;
             println!("{} tensors in {}", stored.len(), output.display());

@@ -4,20 +4,21 @@
 //! Each step is skipped where its result is already there; a stopped run goes on where it was.
 
 use crate::eval::{self, EvalArgs, Results, SuiteKind};
-use crate::export::{Making, bundle_folder, export, parse_format};
-use crate::queries::tracks::write_atomic;
+use crate::export::{Making, bundle_folder, export};
 use crate::tpl::{Scorer, Single};
 use crate::train::checkpoint;
-use crate::train::driver::Driver;
+use crate::train::driver::{Driver, amendments};
 use crate::train::recipe::{Kind, Recipe};
 use crate::validate::Validation;
 use crate::world::conversations::{Mix, world_sample};
+use crate::world::suite::Suite;
 use crate::world::{Split, WorldConfig, clip_seed};
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
+use utr_models::atomic;
 
 /// Training by a recipe.
 #[derive(Clone, Debug, clap::Args)]
@@ -25,9 +26,12 @@ pub struct TrainArgs {
     /// The recipe (TOML)
     #[arg(long)]
     pub recipe: PathBuf,
-    /// Where checkpoints and the loss log go; a run found there is continued
+    /// Where checkpoints and the loss log go; a run found there is continued [default: runs/NAME of the recipe]
     #[arg(long)]
-    pub output: PathBuf,
+    pub output: Option<PathBuf>,
+    /// Go on with a recipe that differs from the one the run began with; the change is written down
+    #[arg(long)]
+    pub amend: bool,
     /// Threads; each trains on its own clips
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
@@ -37,6 +41,9 @@ pub struct TrainArgs {
     /// Pairs per skill of it
     #[arg(long, default_value_t = 10)]
     pub validation_pairs: usize,
+    /// Frames of each clip that are shown; items that need more are left out
+    #[arg(long, default_value_t = 32)]
+    pub validation_frames: usize,
 }
 
 /// The whole way.
@@ -44,9 +51,12 @@ pub struct TrainArgs {
 pub struct RunArgs {
     /// The recipe (TOML), such as training/recipes/nano.toml
     pub recipe: PathBuf,
-    /// The run's folder
-    #[arg(long, default_value = "runs/nano")]
-    pub output: PathBuf,
+    /// The run's folder [default: runs/NAME of the recipe]
+    #[arg(long)]
+    pub output: Option<PathBuf>,
+    /// Go on with a recipe that differs from the one the run began with; the change is written down
+    #[arg(long)]
+    pub amend: bool,
     /// Threads
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
@@ -58,12 +68,21 @@ pub struct RunArgs {
     pub test: PathBuf,
 }
 
+/// Where a recipe's run lies.
+fn folder(output: Option<&PathBuf>, recipe: &Recipe) -> PathBuf {
+    output.cloned().unwrap_or_else(|| Path::new("runs").join(&recipe.name))
+}
+
 /// Runs the recipe's stages of one kind (`align`, `tune`), or all; prints the checkpoint.
 pub fn train(args: &TrainArgs, only: Option<Kind>, stop: &AtomicBool) -> Result<Option<PathBuf>> {
     let recipe = Recipe::load(&args.recipe)?;
-    let validation =
-        args.validation.as_deref().map(|p| Validation::load(p, args.validation_pairs)).transpose()?;
-    let model = Driver::new(&recipe, &args.output, args.workers, validation, stop)?.train(only)?;
+    let validation = args
+        .validation
+        .as_deref()
+        .map(|p| Validation::load(p, args.validation_pairs, args.validation_frames))
+        .transpose()?;
+    let run = folder(args.output.as_ref(), &recipe);
+    let model = Driver::new(&recipe, &run, args.workers, validation, args.amend, stop)?.train(only)?;
     match &model {
         Some(model) => println!("{}", model.display()),
         None => eprintln!("stopped; the same command goes on from the last checkpoint"),
@@ -71,52 +90,63 @@ pub fn train(args: &TrainArgs, only: Option<Kind>, stop: &AtomicBool) -> Result<
     Ok(model)
 }
 
-/// Runs `utr-train run`.
+/// Runs `utr-train run`. What can be wrong is looked at first; what a stopped run had finished is not done again, but for the scores.
 pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
+    Suite::load(&args.test)?;
+    let run = folder(args.output.as_ref(), &recipe);
     let train_args = TrainArgs {
         recipe: args.recipe.clone(),
-        output: args.output.clone(),
+        output: Some(run.clone()),
+        amend: args.amend,
         workers: args.workers,
-        validation: args.validation.exists().then(|| args.validation.clone()),
+        validation: Some(args.validation.clone()),
         validation_pairs: 10,
+        validation_frames: 32,
     };
     let Some(model) = train(&train_args, None, stop)? else { return Ok(()) };
     let state = checkpoint::state(&model)?;
+    let text = std::fs::read_to_string(&args.recipe).context("reading the recipe again")?;
+    let amended = amendments(&run)?.lines().map(|line| format!("# {line}\n")).collect::<String>();
     let mut making = Making {
         name: recipe.name.clone(),
-        recipe: std::fs::read_to_string(&args.recipe).context("reading the recipe again")?,
+        recipe: text + &amended,
         seeds: BTreeMap::from([("recipe".to_string(), recipe.seed)]),
         data: BTreeMap::from([("utr-world clips".to_string(), state.samples)]),
         hours: state.seconds / 3600.0,
         scores: BTreeMap::new(),
     };
-    let format = parse_format(&recipe.quant).map_err(anyhow::Error::msg)?;
-    let plain = args.output.join("bundle").join("unscored");
+    // Named after its checkpoint, so that scores can never be those of other weights.
+    let mark = model.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
+    let plain = bundle_folder(&run, &format!("unscored-{mark}"));
     if !plain.exists() {
-        export(&model, format, making.clone(), &plain)?;
+        export(&model, recipe.quant, making.clone(), &plain)?;
     }
-    let results = eval::run(&EvalArgs {
+    let scoring = EvalArgs {
         bundle: Some(plain.clone()),
         model: None,
         suite: SuiteKind::World,
         data: args.test.clone(),
-        output: args.output.join("eval"),
+        output: run.join("eval"),
         pairs: None,
         workers: args.workers,
-    })?;
-    let comparison = compare_tpl(&model, 200)?;
+    };
+    let results = eval::run(&scoring, stop)?;
+    let comparison = compare_tpl(&model, 200, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
-    write_atomic(&args.output.join("tpl.json"), |out| out.write_all(text.as_bytes()))?;
+    atomic::write(&run.join("tpl.json"), text.as_bytes())?;
     println!("{text}");
     making.scores = scores(&results, &comparison);
-    let bundle = bundle_folder(&args.output, &recipe.name);
-    if bundle.exists() {
-        std::fs::remove_dir_all(&bundle)
-            .with_context(|| format!("removing the older {}", bundle.display()))?;
-    }
-    export(&model, format, making, &bundle)?;
-    std::fs::remove_dir_all(&plain).with_context(|| format!("removing {}", plain.display()))?;
+    let (bundle, new) = (bundle_folder(&run, &recipe.name), bundle_folder(&run, "new"));
+    let clear = |folder: &Path| match folder.exists() {
+        true => std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display())),
+        false => Ok(()),
+    };
+    clear(&new)?;
+    export(&model, recipe.quant, making, &new)?;
+    clear(&bundle)?;
+    std::fs::rename(&new, &bundle).with_context(|| format!("renaming {}", new.display()))?;
+    clear(&plain)?;
     println!("{}", bundle.display());
     Ok(())
 }
@@ -155,7 +185,7 @@ pub struct Compared {
 }
 
 /// TPL of UTR queries, of captions and of skill questions over the same unseen clips, under one model.
-pub fn compare_tpl(model: &Path, samples: u64) -> Result<Vec<Compared>> {
+pub fn compare_tpl(model: &Path, samples: u64, stop: &AtomicBool) -> Result<Vec<Compared>> {
     let scorer = Scorer::load(model)?;
     let none = Mix {
         skill_turns: 0,
@@ -176,8 +206,14 @@ pub fn compare_tpl(model: &Path, samples: u64) -> Result<Vec<Compared>> {
             let mut logs = Vec::new();
             let mut sum = 0.0;
             for i in 0..samples {
-                let sample =
-                    world_sample(clip_seed(Split::Test, (1 << 50) + i), &mix, &WorldConfig::full(), 32);
+                ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
+                let sample = world_sample(
+                    clip_seed(Split::Test, (1 << 50) + i),
+                    false,
+                    &mix,
+                    &WorldConfig::full(),
+                    32,
+                );
                 let score = scorer.score(&sample, Single::Reduce, 4, 0)?;
                 sum += score.tpl;
                 logs.push(score.tpl_log);

@@ -4,8 +4,8 @@
 //! log-likelihood of its answers given all frames and given one, and TPL = ppl(one frame) - ppl(all frames); higher means that the
 //! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
 
+use crate::files::{read_jsonl, write_jsonl};
 use crate::queries::llava::{self, Conversation, Media, Record};
-use crate::queries::tracks::{read_jsonl, write_jsonl};
 use crate::sample::Sample;
 use crate::train::encode::{Encoder, Masking};
 use anyhow::{Context, Result, bail, ensure};
@@ -54,6 +54,9 @@ pub struct TplArgs {
     /// What one frame is
     #[arg(long, value_enum, default_value_t)]
     pub single: Single,
+    /// Only part I of N of the samples, such as 0/4, so that several machines can share them
+    #[arg(long, value_name = "I/N", default_value = "0/1")]
+    pub shard: Shard,
     /// Where the scores go, one JSON line per sample
     #[arg(long)]
     pub output: PathBuf,
@@ -148,18 +151,34 @@ fn generator(seed: u64, id: &str) -> ChaCha8Rng {
 
 /// Runs `utr-train tpl`.
 pub fn run(args: &TplArgs) -> Result<()> {
-    let records = llava::read(&args.data)?;
+    let all = llava::read(&args.data)?;
+    let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| args.shard.holds(*i)).collect();
+    // Text alone has no frames to compare.
+    let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
     let scorer = Scorer::load(&args.model)?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
-    let mut scores = Vec::with_capacity(records.len());
-    for record in &records {
-        let sample = load(record, &args.media_root, usize::from(args.frames))?;
-        scores.push(scorer.score(&sample, args.single, usize::from(args.draws), args.seed)?);
+    let (mut scores, mut places, mut failed) = (Vec::with_capacity(records.len()), Vec::new(), 0);
+    for (place, record) in records {
+        let scored = load(record, &args.media_root, usize::from(args.frames))
+            .and_then(|sample| scorer.score(&sample, args.single, usize::from(args.draws), args.seed));
+        match scored {
+            Ok(score) => {
+                scores.push(score);
+                places.push(place);
+            }
+            Err(error) => {
+                failed += 1;
+                bar.suspend(|| eprintln!("left out: {error:#}"));
+            }
+        }
         bar.inc(1);
     }
     bar.finish_and_clear();
     write_jsonl(&args.output, &scores)?;
+    if !text.is_empty() {
+        eprintln!("{} samples have no frames and were left out", text.len());
+    }
     let mean = |f: fn(&Score) -> f64| scores.iter().map(f).sum::<f64>() / scores.len().max(1) as f64;
     println!(
         "{} samples, mean TPL {:.3}, mean log TPL {:.3}",
@@ -169,9 +188,14 @@ pub fn run(args: &TplArgs) -> Result<()> {
     );
     if let Some(keep) = keep {
         let path = args.select_output.clone().unwrap_or_else(|| args.output.with_extension("selected.jsonl"));
-        write_selected(&args.data, &path, &scores, keep)?;
-        println!("{keep} samples with the highest TPL in {}", path.display());
+        let kept = write_selected(&args.data, &path, &scores, &places, keep)?;
+        println!("{kept} samples with the highest TPL in {}", path.display());
     }
+    ensure!(
+        failed == 0,
+        "{failed} samples could not be scored (named above); the others are in {}",
+        args.output.display()
+    );
     Ok(())
 }
 
@@ -184,14 +208,21 @@ fn selected(rule: &str, total: usize) -> Result<usize> {
             let percent: f64 =
                 percent.parse().with_context(|| format!("--select {rule}: {percent} is not a number"))?;
             ensure!((0.0..=100.0).contains(&percent), "--select {rule}: a percentage lies between 0 and 100");
-            (percent / 100.0 * total as f64).ceil() as usize
+            (percent * total as f64 / 100.0).ceil() as usize
         }
         None => amount.parse().with_context(|| format!("--select {rule}: {amount} is not a whole number"))?,
     };
     Ok(count.min(total))
 }
 
-fn write_selected(data: &Path, path: &Path, scores: &[Score], keep: usize) -> Result<()> {
+/// Writes the conversations of the `keep` highest scores in the order of the data; `places` says where each scored one stands there.
+fn write_selected(
+    data: &Path,
+    path: &Path,
+    scores: &[Score],
+    places: &[usize],
+    keep: usize,
+) -> Result<usize> {
     let mut order: Vec<usize> = (0..scores.len()).collect();
     order.sort_by(|a, b| scores[*b].tpl.total_cmp(&scores[*a].tpl));
     order.truncate(keep);
@@ -202,7 +233,7 @@ fn write_selected(data: &Path, path: &Path, scores: &[Score], keep: usize) -> Re
         false => read_jsonl(data)?,
     };
     let chosen = order.into_iter().filter_map(|i| {
-        let mut conversation = conversations.get(i)?.clone();
+        let mut conversation = conversations.get(*places.get(i)?)?.clone();
         let mut meta = conversation.meta.take().unwrap_or_else(|| serde_json::json!({}));
         if let Some(meta) = meta.as_object_mut() {
             meta.insert("tpl".into(), serde_json::json!(scores[i].tpl));
@@ -210,7 +241,36 @@ fn write_selected(data: &Path, path: &Path, scores: &[Score], keep: usize) -> Re
         conversation.meta = Some(meta);
         Some(conversation)
     });
-    Ok(write_jsonl(path, chosen)?)
+    write_jsonl(path, chosen)?;
+    Ok(keep.min(scores.len()))
+}
+
+/// A part of the samples: those whose place leaves `index` when divided by `of`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Shard {
+    /// From 0.
+    pub index: usize,
+    /// How many parts there are.
+    pub of: usize,
+}
+
+impl Shard {
+    /// Whether the sample at `place` belongs to it.
+    pub fn holds(&self, place: usize) -> bool {
+        place % self.of == self.index
+    }
+}
+
+impl std::str::FromStr for Shard {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
+        match numbers {
+            Some((index, of)) if index < of => Ok(Self { index, of }),
+            _ => Err(format!("{text:?}: write I/N with I from 0 to N - 1, such as 0/4")),
+        }
+    }
 }
 
 /// The frames of a record as the model sees them: uniformly chosen, at source size.
@@ -234,10 +294,18 @@ mod tests {
     fn selection_rules_count_as_the_reference_does() {
         assert_eq!(selected("top:30%", 10).unwrap(), 3);
         assert_eq!(selected("top:31%", 10).unwrap(), 4);
+        assert_eq!(selected("top:7%", 100).unwrap(), 7);
         assert_eq!(selected("top:99", 10).unwrap(), 10);
         for bad in ["30%", "top:x", "top:120%", "top:-1"] {
             assert!(selected(bad, 10).is_err(), "{bad}");
         }
+    }
+
+    #[test]
+    fn shards_part_the_samples() {
+        let shards: Vec<Shard> = ["0/3", "1/3", "2/3"].map(|s| s.parse().unwrap()).to_vec();
+        assert!((0..30).all(|i| shards.iter().filter(|s| s.holds(i)).count() == 1));
+        assert!(["3/3", "0/0", "1", "a/b"].iter().all(|s| s.parse::<Shard>().is_err()));
     }
 
     #[test]

@@ -7,23 +7,22 @@
 use crate::sample::{Sample, Turn};
 use crate::train::encode::Encoder;
 use crate::world::suite::{Suite, SuitePair};
-use crate::world::{Posed, Renderer};
-use anyhow::{Context, Result};
+use crate::world::{Posed, Renderer, STEPS};
+use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use utr_models::network::Network;
 
-/// Frames per clip.
-pub const FRAMES: usize = 32;
-
-/// The clip of an item as the model sees it in memory: 32 frames at `size` pixels, with its one question.
-pub fn sample(posed: &Posed, size: u32, id: &str) -> Sample {
+/// The clip of an item as the model sees it in memory: `frames` of its 32 at `size` pixels, from the first that shows the answer, with its
+/// one question. The piece is too short for what takes longer than `frames`.
+fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
     let mut renderer = Renderer::new(&posed.script, size);
+    let first = posed.item.window[0].min(STEPS - frames);
     Sample {
         id: id.to_string(),
-        frames: (0..FRAMES).map(|t| renderer.frame(t as f32)).collect(),
+        frames: (first..first + frames).map(|t| renderer.frame(t as f32)).collect(),
         turns: vec![Turn { question: posed.item.question.clone(), answer: posed.item.answer.clone() }],
     }
 }
@@ -31,11 +30,13 @@ pub fn sample(posed: &Posed, size: u32, id: &str) -> Sample {
 /// Some pairs of each skill of a suite.
 pub struct Validation {
     pairs: Vec<SuitePair>,
+    frames: usize,
 }
 
 impl Validation {
-    /// The first `pairs` pairs of each skill.
-    pub fn load(path: &Path, pairs: usize) -> Result<Self> {
+    /// The first `pairs` pairs of each skill that `frames` frames (1 to 32) can show.
+    pub fn load(path: &Path, pairs: usize, frames: usize) -> Result<Self> {
+        ensure!((1..=STEPS).contains(&frames), "a clip has 1 to {STEPS} frames, {frames} were asked for");
         let suite =
             Suite::load(path).with_context(|| format!("loading the validation suite {}", path.display()))?;
         let count = pairs.min(suite.pairs_per_skill);
@@ -43,7 +44,9 @@ impl Validation {
             .skills
             .iter()
             .flat_map(|skill| (0..count).map(|n| suite.pair(*skill, n)).collect::<Vec<_>>());
-        Ok(Self { pairs: pairs.collect() })
+        let shown =
+            |pair: &SuitePair| pair.twins.iter().all(|t| t.item.window[1] - t.item.window[0] < frames);
+        Ok(Self { pairs: pairs.filter(shown).collect(), frames })
     }
 
     /// Share of right items per skill, on the given one-thread pools.
@@ -60,7 +63,7 @@ impl Validation {
                 let examples = (pair.twins.iter())
                     .map(|posed| {
                         encoder.example(
-                            &sample(posed, network.config.vision.image_size as u32, &pair.id),
+                            &sample(posed, network.config.vision.image_size as u32, self.frames, &pair.id),
                             &network.vision,
                         )
                     })

@@ -8,7 +8,7 @@ use std::path::Path;
 use serde::{Deserialize, Serialize};
 use utr_models::{Error, Result};
 
-use super::tracks;
+use crate::files::read_jsonl;
 use crate::sample::Turn;
 
 /// The placeholder that stands for the whole clip (reference.md §2.1).
@@ -77,7 +77,7 @@ pub fn read(path: &Path) -> Result<Vec<Record>> {
     let conversations: Vec<Conversation> = if list.trim_ascii_start().starts_with(b"[") {
         serde_json::from_slice(&list).map_err(|e| Error::format(path, e.to_string()))?
     } else {
-        tracks::read_jsonl(path)?
+        read_jsonl(path)?
     };
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let numbered = (1usize..).zip(conversations);
@@ -175,7 +175,7 @@ mod tests {
         ];
         let line = conversation("a", "clips/a.mp4", &turns, Some(serde_json::json!({"task": "utr"})));
         assert_eq!(line.conversations[0].value, "<image>\nWhat?");
-        tracks::write_jsonl(&path, [line]).unwrap();
+        crate::files::write_jsonl(&path, [line]).unwrap();
         let records = read(&path).unwrap();
         assert_eq!(records[0].turns, turns);
         assert_eq!(records[0].media, Media::Video("clips/a.mp4".into()));

@@ -4,11 +4,12 @@
 //! frames counted from 1. Written by the tracker or by the world's ground truth, read by the conversation generator.
 //! Nothing is tracked or drawn here.
 
-use std::io::{BufRead, BufReader, BufWriter, Write};
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use utr_models::{Error, Result};
+use utr_models::Result;
+
+use crate::files::read_jsonl;
 
 /// One clip's tracks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -131,60 +132,10 @@ pub fn read_tracks(path: &Path) -> Result<Vec<ClipTracks>> {
     read_jsonl(path)
 }
 
-/// Reads any JSON-lines file; blank lines are skipped.
-///
-/// # Errors
-/// Names the file, the line and what serde found there.
-pub fn read_jsonl<T: serde::de::DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
-    let file = std::fs::File::open(path).map_err(Error::io(path))?;
-    let mut records = Vec::new();
-    for (number, line) in (1..).zip(BufReader::new(file).lines()) {
-        let line = line.map_err(Error::io(path))?;
-        if line.trim().is_empty() {
-            continue;
-        }
-        let record =
-            serde_json::from_str(&line).map_err(|e| Error::format(path, format!("line {number}: {e}")))?;
-        records.push(record);
-    }
-    Ok(records)
-}
-
-/// Writes JSON lines to a temporary name beside `path`, then renames.
-///
-/// # Errors
-/// An unwritable folder or a full disk; `path` is then as it was.
-pub fn write_jsonl<T: Serialize>(path: &Path, records: impl IntoIterator<Item = T>) -> Result<()> {
-    write_atomic(path, |out| {
-        for record in records {
-            serde_json::to_writer(&mut *out, &record).map_err(std::io::Error::from)?;
-            out.write_all(b"\n")?;
-        }
-        Ok(())
-    })
-}
-
-/// Runs `fill` on a temporary file beside `path`, then renames it to `path`.
-///
-/// # Errors
-/// Whatever `fill` or the file system answered; `path` is then as it was.
-pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::Result<()>) -> Result<()> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
-    let mut builder = tempfile::Builder::new();
-    #[cfg(unix)]
-    builder.permissions(std::os::unix::fs::PermissionsExt::from_mode(0o644));
-    let temporary = builder.prefix(".writing-").tempfile_in(folder).map_err(Error::io(folder))?;
-    let mut out = BufWriter::new(temporary);
-    fill(&mut out).and_then(|()| out.flush()).map_err(Error::io(path))?;
-    let temporary = out.into_inner().map_err(|e| Error::io(path)(e.into_error()))?;
-    temporary.persist(path).map_err(|e| Error::io(path)(e.error))?;
-    Ok(())
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::files::write_jsonl;
 
     fn clip(frames: u32) -> ClipTracks {
         let boxes =

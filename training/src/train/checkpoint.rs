@@ -1,13 +1,14 @@
 //! Checkpoints: what a run must remember to go on as if it had never stopped.
 //!
-//! Comes in: weights under training, optimizer, place in the recipe. Goes out: `step-N/` folders, each a complete Hugging Face model plus
+//! Comes in: weights under training, optimizer, place in the recipe. Goes out: `step-N-stage-S/` folders, each a complete Hugging Face model plus
 //! `optimizer.safetensors` and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
-//! after all of it is on disk, so that a kill at any moment leaves a checkpoint that loads.
+//! after all of it is on disk and stays until another one is named, so that a kill at any moment leaves a checkpoint that loads.
 
 use super::optimizer::AdamW;
 use anyhow::{Context, Result};
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
+use utr_models::atomic;
 use utr_models::weights::{self, Weights};
 
 /// Files that belong to a model besides its weights.
@@ -64,7 +65,15 @@ pub fn copy_model_files(from: &Path, to: &Path) -> Result<()> {
     Ok(())
 }
 
-/// Writes a checkpoint and makes it the latest; older ones are removed.
+/// Waits until every file of a folder, and the folder itself, is on disk.
+fn sync(folder: &Path) -> std::io::Result<()> {
+    for entry in std::fs::read_dir(folder)? {
+        std::fs::File::open(entry?.path())?.sync_all()?;
+    }
+    std::fs::File::open(folder)?.sync_all()
+}
+
+/// Writes a checkpoint and makes it the latest; older ones are removed. A place that is already saved is not saved again.
 pub fn save(
     run: &Path,
     model: &Path,
@@ -72,7 +81,10 @@ pub fn save(
     optimizer: &AdamW,
     state: &State,
 ) -> Result<PathBuf> {
-    let name = format!("step-{}", state.total_steps);
+    let name = format!("step-{}-stage-{}", state.total_steps, state.stage);
+    if let Some(newest) = latest(run)?.filter(|newest| newest.ends_with(&name)) {
+        return Ok(newest);
+    }
     let (folder, partial) = (run.join(&name), run.join(format!("{name}.partial")));
     if partial.exists() {
         std::fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
@@ -82,13 +94,12 @@ pub fn save(
     weights::save(&partial, weights)?;
     optimizer.save(&partial.join("optimizer.safetensors"))?;
     std::fs::write(partial.join("state.json"), serde_json::to_string_pretty(state)?)?;
+    sync(&partial).with_context(|| format!("syncing {}", partial.display()))?;
     if folder.exists() {
         std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
     }
     std::fs::rename(&partial, &folder).with_context(|| format!("renaming {}", partial.display()))?;
-    let pointer = run.join("latest.tmp");
-    std::fs::write(&pointer, &name).with_context(|| format!("writing {}", pointer.display()))?;
-    std::fs::rename(&pointer, run.join("latest"))?;
+    atomic::write(&run.join("latest"), name.as_bytes())?;
     for entry in std::fs::read_dir(run)?.flatten() {
         let other = entry.file_name().to_string_lossy().into_owned();
         if other.starts_with("step-") && other != name {

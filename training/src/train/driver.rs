@@ -17,14 +17,15 @@ use candle_core::{DType, Device, Var};
 use indicatif::{ProgressBar, ProgressStyle};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Instant;
-use utr_models::Config;
 use utr_models::network::Network;
 use utr_models::weights::{self, Weights};
+use utr_models::{Config, atomic};
 
 /// One worker's share of an update.
 struct Share {
@@ -39,22 +40,25 @@ pub struct Driver<'a> {
     run: PathBuf,
     pools: Vec<rayon::ThreadPool>,
     validation: Option<Validation>,
+    amend: bool,
     stop: &'a AtomicBool,
 }
 
 impl<'a> Driver<'a> {
-    /// Prepares `workers` threads; `stop` asks for a checkpoint and an early, clean end.
+    /// Prepares `workers` threads; `stop` asks for a checkpoint and an early, clean end. A run goes on only with the recipe it began with, as
+    /// far as it has come; with `amend` another one is taken and the change is written down.
     pub fn new(
         recipe: &'a Recipe,
         run: &Path,
         workers: usize,
         validation: Option<Validation>,
+        amend: bool,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
         let pools = (0..workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
         std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
-        Ok(Self { recipe, run: run.to_path_buf(), pools, validation, stop })
+        Ok(Self { recipe, run: run.to_path_buf(), pools, validation, amend, stop })
     }
 
     /// The model that the run began with; its files besides the weights belong to every checkpoint.
@@ -76,8 +80,16 @@ impl<'a> Driver<'a> {
             }
         };
         let mut state = if model.ends_with("start") { State::default() } else { checkpoint::state(&model)? };
+        self.bind(&state)?;
+        let before = state.total_steps;
         while let Some(stage) = self.recipe.stages.get(state.stage) {
             if only.is_some_and(|kind| kind != stage.kind) {
+                ensure!(
+                    state.total_steps > before,
+                    "nothing of this kind is next: stage {} of the recipe is {:?}",
+                    stage.name,
+                    stage.kind
+                );
                 break;
             }
             model = self.stage(stage, &model, &mut state)?;
@@ -86,6 +98,27 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(Some(model))
+    }
+
+    /// Ties the run folder to its recipe, so that a bundle names the recipe that made it.
+    fn bind(&self, state: &State) -> Result<()> {
+        let path = self.run.join("recipe.toml");
+        if path.exists() {
+            let change = Recipe::load(&path)?.departs(self.recipe, state.stage);
+            if let Some(what) = change {
+                ensure!(
+                    self.amend,
+                    "{} was made with another recipe: {what} differs. Go on with {}, name another folder with --output, or take the \
+                     change with --amend",
+                    self.run.display(),
+                    path.display()
+                );
+                let line = format!("after update {}: {what} changed\n", state.total_steps);
+                let known = amendments(&self.run)?;
+                atomic::write(&self.run.join(AMENDMENTS), (known + &line).as_bytes())?;
+            }
+        }
+        Ok(atomic::write(&path, toml::to_string(self.recipe)?.as_bytes())?)
     }
 
     /// Trains one stage from a checkpoint; returns its last checkpoint.
@@ -140,7 +173,7 @@ impl<'a> Driver<'a> {
             };
             curves::append(&log, &record)?;
             show(&bar, &record);
-            if state.total_steps % self.recipe.checkpoint_every == 0 {
+            if state.total_steps % self.recipe.checkpoint_every == 0 && state.step < stage.steps {
                 last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
                 curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
             }
@@ -204,7 +237,9 @@ impl<'a> Driver<'a> {
         Ok((loss / weight, grads))
     }
 
-    /// One micro-batch: its clips follow from the recipe's seed, the stage and the update, and from nothing else.
+    /// One micro-batch: its clips follow from the recipe's seed, the stage and the update, and from nothing else. Twins stand in the same
+    /// update, side by side where the micro-batch is even: what their questions have in common cancels in the gradient, what tells the
+    /// clips apart stays.
     fn share(
         &self,
         stage: &Stage,
@@ -216,8 +251,7 @@ impl<'a> Driver<'a> {
     ) -> Result<Share> {
         let batch = stage.micro_batch as u64;
         let first = state.step as u64 * batch * stage.accumulate as u64 + index as u64 * batch;
-        let base = (self.recipe.seed << 44) + ((state.stage as u64) << 36) + first;
-        let mut rng = ChaCha8Rng::seed_from_u64(base);
+        let mut rng = ChaCha8Rng::seed_from_u64(clip_index(self.recipe.seed, state.stage, first));
         let odds: f32 = stage.frames.iter().map(|(_, odds)| odds).sum();
         let mut draw = rng.random_range(0.0..odds);
         let frames = stage.frames.iter().find(|(_, odds)| {
@@ -227,8 +261,9 @@ impl<'a> Driver<'a> {
         let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
         let examples = (0..batch)
             .map(|i| {
-                let sample =
-                    world_sample(clip_seed(Split::Train, base + i), &stage.mix, &stage.world, frames);
+                let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
+                let seed = clip_seed(Split::Train, clip_index(self.recipe.seed, state.stage, pair));
+                let sample = world_sample(seed, twin, &stage.mix, &stage.world, frames);
                 encoder.example(&sample, &network.vision)
             })
             .collect::<Result<Vec<_>>>()?;
@@ -241,6 +276,27 @@ impl<'a> Driver<'a> {
         let grads = optimizer.vars().iter().map(flat).collect::<Result<_>>()?;
         Ok(Share { loss: f64::from(loss.to_scalar::<f32>()?), weight, grads })
     }
+}
+
+/// What was changed of a run's recipe on the way; lines of text.
+const AMENDMENTS: &str = "amendments.txt";
+
+/// The changes that a run's recipe went through, empty where there were none.
+pub fn amendments(run: &Path) -> Result<String> {
+    let path = run.join(AMENDMENTS);
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+/// Index within the training split of clip `n` of a stage; those of other seeds and stages lie elsewhere (2^62 places, so that a
+/// collision is as good as impossible).
+pub fn clip_index(seed: u64, stage: usize, n: u64) -> u64 {
+    let digest = Sha256::digest(format!("{seed}/{stage}/{n}").as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(bytes) >> 2
 }
 
 /// Makes the tensors that a stage moves into variables, in place; the others stay constants and cost no gradient.

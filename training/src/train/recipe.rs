@@ -5,13 +5,14 @@
 
 use super::encode::Masking;
 use super::optimizer::Schedule;
-use crate::world::{WorldConfig, conversations::Mix};
+use crate::world::{HoldOut, WorldConfig, conversations::Mix};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use utr_models::gguf::Format;
 
 /// Sizes of a network made from nothing.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Sizes {
     /// Pixels per side.
@@ -30,6 +31,29 @@ pub struct Sizes {
     pub vocab: usize,
 }
 
+impl Sizes {
+    fn check(&self) -> Result<()> {
+        let ([channels, _, _, heads], [hidden, _, _, q_heads, kv_heads]) = (self.vision, self.decoder);
+        let counts = [self.image_size, self.patch, self.max_positions];
+        let numbers = counts.iter().chain(&self.vision).chain(&self.decoder);
+        ensure!(numbers.clone().all(|n| *n > 0), "a size is zero");
+        ensure!(
+            self.image_size >= self.patch,
+            "image_size {} is less than patch {}",
+            self.image_size,
+            self.patch
+        );
+        ensure!(channels % heads == 0, "vision: {channels} channels do not divide into {heads} heads");
+        ensure!(
+            hidden % q_heads == 0 && q_heads % kv_heads == 0 && (hidden / q_heads) % 2 == 0,
+            "decoder: {hidden} channels, {q_heads} heads and {kv_heads} key heads do not fit (heads divide channels into an even \
+             number, key heads divide heads)"
+        );
+        ensure!(self.vocab >= 300, "vocab is {}; bytes and special tokens alone take almost 300", self.vocab);
+        Ok(())
+    }
+}
+
 /// Which weights move.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "kebab-case")]
@@ -41,7 +65,7 @@ pub enum Kind {
 }
 
 /// A stage: what moves, how fast, on what.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Stage {
     /// Its name in logs.
@@ -65,7 +89,7 @@ pub struct Stage {
 }
 
 /// A whole run.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Recipe {
     /// Name of the run and of its bundle.
@@ -85,7 +109,7 @@ pub struct Recipe {
     /// Updates between validations.
     pub validate_every: usize,
     /// Weight format of the exported decoder.
-    pub quant: String,
+    pub quant: Format,
     /// Stages in order.
     pub stages: Vec<Stage>,
 }
@@ -97,6 +121,7 @@ impl Recipe {
             .with_context(|| format!("reading the recipe {}", path.display()))?;
         let recipe: Self =
             toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
+        recipe.sizes.check().with_context(|| format!("recipe {}, sizes", path.display()))?;
         for stage in &recipe.stages {
             let bad = |what: &str| format!("recipe {}, stage {}: {what}", path.display(), stage.name);
             ensure!(
@@ -108,6 +133,8 @@ impl Recipe {
                 frames && !stage.frames.is_empty(),
                 bad("frames must list 1 to 32 frames with odds above zero")
             );
+            stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
+            ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
         }
         ensure!(!recipe.stages.is_empty(), "recipe {} has no stages", path.display());
         ensure!(
@@ -115,5 +142,62 @@ impl Recipe {
             "checkpoint_every and validate_every must be above zero"
         );
         Ok(recipe)
+    }
+}
+
+impl Recipe {
+    /// The first thing in which `other` differs as far as `stage`, which is what a run that has come there was made with.
+    pub fn departs(&self, other: &Self, stage: usize) -> Option<String> {
+        let same = [
+            ("seed", self.seed == other.seed),
+            ("sizes", self.sizes == other.sizes),
+            ("masking", self.masking == other.masking),
+            ("length_power", self.length_power == other.length_power),
+        ];
+        let started = self.stages.iter().zip(&other.stages).take(stage + 1);
+        let changed = started.clone().find(|(a, b)| a != b).map(|(a, _)| format!("stage {}", a.name));
+        let missing =
+            (other.stages.len() < stage.min(self.stages.len())).then(|| "the number of stages".to_string());
+        same.iter().find(|(_, same)| !same).map(|(name, _)| name.to_string()).or(changed).or(missing)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn nano() -> Recipe {
+        Recipe::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/nano.toml"))).unwrap()
+    }
+
+    #[test]
+    fn a_later_stage_may_change_and_a_started_one_may_not() {
+        let (old, mut new) = (nano(), nano());
+        let last = new.stages.len() - 1;
+        new.stages[last].steps += 1;
+        assert_eq!(old.departs(&new, last - 1), None);
+        assert_eq!(old.departs(&new, last), Some(format!("stage {}", old.stages[last].name)));
+        new.seed += 1;
+        assert_eq!(old.departs(&new, 0).as_deref(), Some("seed"));
+    }
+
+    #[test]
+    fn sizes_and_worlds_out_of_range_are_refused_with_words() {
+        let text =
+            std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/nano.toml")).unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("r.toml");
+        for (from, to, words) in [
+            ("decoder = [128, 320, 6, 4, 2]", "decoder = [128, 320, 6, 0, 2]", "zero"),
+            ("vision = [128, 320, 3, 4]", "vision = [128, 320, 3, 5]", "heads"),
+            ("max_objects = 1,", "max_objects = 7,", "1 to 6"),
+            ("held_out = \"never\"", "held_out = \"any\"", "never"),
+            ("quant = \"q8_0\"", "quant = \"q8\"", "q8"),
+        ] {
+            assert!(text.contains(from), "{from}");
+            std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
+            let message = format!("{:#}", Recipe::load(&path).unwrap_err());
+            assert!(message.contains(words) && message.contains("r.toml"), "{to}: {message}");
+        }
     }
 }

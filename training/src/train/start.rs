@@ -3,6 +3,7 @@
 //! Comes in: a recipe. Goes out: a Hugging Face folder that everything else loads like any other checkpoint. The tokenizer is a byte-level
 //! BPE trained on the texts of the recipe's own stages; weights are drawn from the recipe's seed.
 
+use super::driver::clip_index;
 use super::recipe::Recipe;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
@@ -28,8 +29,9 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
     let corpus = (0..CORPUS_SAMPLES).flat_map(|i| {
         let stage = &recipe.stages[(i % stages) as usize];
         let frames = stage.frames[(i / stages) as usize % stage.frames.len()].0;
-        // The last indices of the training split, far from those that training reaches.
-        let sample = world_sample(clip_seed(Split::Train, (1 << 60) + i), &stage.mix, &stage.world, frames);
+        // Clips of a stage that no recipe has.
+        let seed = clip_seed(Split::Train, clip_index(recipe.seed, usize::MAX, i));
+        let sample = world_sample(seed, false, &stage.mix, &stage.world, frames);
         sample.turns.into_iter().flat_map(|t| [t.question, t.answer])
     });
     save_tokenizer(folder, &train_bpe(corpus, recipe.sizes.vocab, &world_added_tokens())?)?;

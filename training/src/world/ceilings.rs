@@ -15,7 +15,8 @@ use super::extra_trees::{Forest, Growth, Table};
 use super::observe::{Observed, PER_BAG, bare, two_answers, width_at};
 use super::suite::Suite;
 use super::{HoldOut, Item, Kind, Posed, STEPS, Script, Skill, Split, clip_seed, pair};
-use crate::queries::tracks::write_atomic;
+use crate::files::write_atomic;
+use crate::stats::wilson;
 
 /// Pairs of the train split that forests are fitted on, per skill.
 pub const FIT_PAIRS: usize = 1500;
@@ -393,11 +394,8 @@ fn canonical(item: &Item, script: &Script, slots: &[usize], answer: &str) -> Str
 /// Mean and Wilson interval; marks of twins are neighbours, and pairs are what is independent.
 fn score(marks: &[f64]) -> Score {
     let accuracy = marks.iter().sum::<f64>() / marks.len().max(1) as f64;
-    let (n, z) = ((marks.len() / 2).max(1) as f64, 1.96_f64);
-    let scale = 1.0 + z * z / n;
-    let centre = (accuracy + z * z / (2.0 * n)) / scale;
-    let half = z * (accuracy * (1.0 - accuracy) / n + z * z / (4.0 * n * n)).sqrt() / scale;
-    Score { accuracy, interval: [centre - half, centre + half] }
+    let pairs = marks.len() / 2;
+    Score { accuracy, interval: wilson(accuracy * pairs as f64, pairs) }
 }
 
 #[cfg(test)]

@@ -131,7 +131,7 @@ fn demo_questions(suite: &Suite, output: &Path) -> anyhow::Result<()> {
     let list = serde_json::Value::Array(forward.chain(twin).collect());
     let text = serde_json::to_string_pretty(&list)? + "\n";
     let path = output.join("questions.json");
-    Ok(crate::queries::tracks::write_atomic(&path, |file| file.write_all(text.as_bytes()))?)
+    Ok(crate::files::write_atomic(&path, |file| file.write_all(text.as_bytes()))?)
 }
 
 fn settings(args: &WorldArgs, suite: Option<Suite>) -> anyhow::Result<Settings> {
@@ -163,7 +163,9 @@ fn world(args: &WorldArgs, split: Split) -> anyhow::Result<WorldConfig> {
         return Ok(WorldConfig::full().with_held_out(held_out));
     };
     let text = std::fs::read_to_string(path).with_context(|| path.display().to_string())?;
-    toml::from_str(&text).with_context(|| path.display().to_string())
+    let config: WorldConfig = toml::from_str(&text).with_context(|| path.display().to_string())?;
+    config.check().map_err(|reason| anyhow::anyhow!("{}: {reason}", path.display()))?;
+    Ok(config)
 }
 
 fn measure(suite: &Suite, output: &Path) -> anyhow::Result<()> {

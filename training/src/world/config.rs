@@ -70,6 +70,20 @@ impl WorldConfig {
         }
     }
 
+    /// What is out of range, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let Self { min_objects, max_objects, max_occluders, .. } = *self;
+        if !(1..=6).contains(&min_objects) || !(min_objects..=6).contains(&max_objects) {
+            return Err(format!(
+                "min_objects {min_objects} and max_objects {max_objects} must be 1 to 6, the least first"
+            ));
+        }
+        if max_occluders > 2 {
+            return Err(format!("max_occluders is {max_occluders}; at most 2 are drawn"));
+        }
+        Ok(())
+    }
+
     /// The same with another rule for held-out combinations.
     pub fn with_held_out(self, held_out: HoldOut) -> Self {
         Self { held_out, ..self }

@@ -22,6 +22,8 @@ pub const FRAME_SIZE: u32 = 64;
 pub const STEPS_PER_SECOND: f64 = 4.0;
 /// An object of which less than this share is seen has no box.
 const LEAST_VISIBLE: f32 = 0.2;
+/// How often a fact may be asked of one clip.
+const ROUNDS: usize = 4;
 /// A lasting action is told of a piece of the clip only where this many steps show it.
 const LEAST_LASTING: usize = 12;
 
@@ -141,37 +143,60 @@ fn shown_actions(truth: &Truth, index: usize, times: &[f32]) -> Vec<TrackAction>
     actions
 }
 
-/// A training sample: the clip of `seed` (take it from [`super::clip_seed`]), `frames` of its 32 steps drawn at
-/// [`FRAME_SIZE`], and questions as `mix` asks. Everything follows from the arguments.
-pub fn world_sample(seed: u64, mix: &Mix, config: &WorldConfig, frames: usize) -> Sample {
+/// A training sample: the clip of `seed` (take it from [`super::clip_seed`]) or its `twin`, which plays backwards or differs in what the pair
+/// is about, `frames` of its 32 steps drawn at [`FRAME_SIZE`], and questions as `mix` asks. Everything follows from the arguments.
+pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, frames: usize) -> Sample {
     let frames = frames.clamp(1, STEPS);
     // A stream of its own: the generator draws the clip from the bare seed.
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5A4D_504C_4500_0000);
-    let (script, posed) = draw_clip(seed, mix, config, &mut rng);
-    let first = rng.random_range(0..=STEPS - frames);
-    let id = format!("world-{seed:016x}-{frames}");
+    let (script, posed) = draw_clip(seed, twin, mix, config, &mut rng);
+    // Each fact several times over, in other words: what can be read off a clip is worth more than one question.
+    let rounds = if frames == 1 { 0 } else { ROUNDS };
+    let asked: Vec<Item> = (0..rounds).flat_map(|_| questions(&script, &mut rng)).collect();
+    let first = start(posed.as_ref(), &asked, frames, &mut rng);
+    let asked = if frames == 1 { image_questions(&script, first, &mut rng) } else { asked };
+    let id = format!("world-{seed:016x}{}-{frames}", if twin { "-twin" } else { "" });
     let tracks = world_tracks(&script, &id, FRAME_SIZE, first, frames);
-    let turns = turns(&script, posed, &tracks, mix, first, &mut rng);
+    let turns = turns(posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
     Sample { id, frames: drawn, turns }
 }
 
-fn draw_clip(seed: u64, mix: &Mix, config: &WorldConfig, rng: &mut ChaCha8Rng) -> (Script, Option<Item>) {
+fn draw_clip(
+    seed: u64,
+    twin: bool,
+    mix: &Mix,
+    config: &WorldConfig,
+    rng: &mut ChaCha8Rng,
+) -> (Script, Option<Item>) {
     if !rng.random_bool(mix.pair_share.clamp(0.0, 1.0)) {
-        return (generate(seed, config), None);
+        let script = generate(seed, config);
+        return (if twin { script.time_reversed() } else { script }, None);
     }
     let skills = if mix.skills.is_empty() { Skill::ALL } else { &mix.skills };
     let skill = skills.choose(rng).copied().unwrap_or(Skill::Direction);
     let [a, b] = pair(skill, seed, config);
-    let posed = if rng.random() { a } else { b };
+    let posed = if rng.random::<bool>() != twin { a } else { b };
     (posed.script, Some(posed.item))
+}
+
+/// The first step of a piece of `frames` steps. It shows what the clip was made for where that is short enough, else one of the things that
+/// can be asked, so that short pieces are not mostly silent.
+fn start(posed: Option<&Item>, asked: &[Item], frames: usize, rng: &mut ChaCha8Rng) -> usize {
+    let fits = |item: &&Item| item.window[1] - item.window[0] < frames;
+    let others: Vec<&Item> = asked.iter().filter(fits).collect();
+    let Some(anchor) = posed.filter(fits).or_else(|| others.choose(rng).copied()) else {
+        return rng.random_range(0..=STEPS - frames);
+    };
+    let [from, to] = anchor.window;
+    rng.random_range((to + 1).saturating_sub(frames)..=from.min(STEPS - frames))
 }
 
 /// The sample's questions, at least one.
 fn turns(
-    script: &Script,
     posed: Option<Item>,
+    asked: Vec<Item>,
     tracks: &ClipTracks,
     mix: &Mix,
     first: usize,
@@ -182,7 +207,6 @@ fn turns(
         let [from, to] = item.window;
         first <= from && to <= last && (tracks.frames > 1 || item.skill.is_static())
     };
-    let asked = if first == last { image_questions(script, first, rng) } else { questions(script, rng) };
     let mut items: Vec<Item> = asked.into_iter().filter(&shown).collect();
     items.shuffle(rng);
     let posed = posed.filter(&shown);
@@ -242,7 +266,7 @@ mod tests {
     use crate::world::{Split, clip_seed};
 
     fn sample(index: u64, frames: usize) -> Sample {
-        world_sample(clip_seed(Split::Train, index), &Mix::default(), &WorldConfig::full(), frames)
+        world_sample(clip_seed(Split::Train, index), false, &Mix::default(), &WorldConfig::full(), frames)
     }
 
     #[test]
@@ -276,8 +300,9 @@ mod tests {
     fn the_mix_decides_how_many_turns_there_are() {
         let mix =
             Mix { skill_turns: 3, utr_turns: 2, caption_turns: 1, instruction_turns: 1, ..Mix::default() };
-        let counts = (0..30u64)
-            .map(|i| world_sample(clip_seed(Split::Train, i), &mix, &WorldConfig::full(), 32).turns.len());
+        let counts = (0..30u64).map(|i| {
+            world_sample(clip_seed(Split::Train, i), false, &mix, &WorldConfig::full(), 32).turns.len()
+        });
         let counts: Vec<usize> = counts.collect();
         assert!(counts.iter().all(|&n| (1..=7).contains(&n)), "{counts:?}");
         assert!(counts.iter().sum::<usize>() > 30 * 5, "{counts:?}");
@@ -302,6 +327,30 @@ mod tests {
     fn a_mix_refuses_unknown_keys() {
         assert!(toml::from_str::<Mix>("skill_turns = 2").is_ok());
         assert!(toml::from_str::<Mix>("skills_turns = 2").is_err());
+    }
+
+    #[test]
+    fn twins_are_asked_the_same_and_answer_differently() {
+        let mix = Mix { skill_turns: 1, pair_share: 1.0, skills: vec![Skill::EventOrder], ..Mix::default() };
+        for i in 0..20 {
+            let twin = |twin| world_sample(clip_seed(Split::Train, i), twin, &mix, &WorldConfig::full(), 32);
+            let [a, b] = [twin(false), twin(true)].map(|sample| sample.turns[0].clone());
+            assert_eq!(a.question, b.question);
+            assert_ne!(a.answer, b.answer);
+        }
+    }
+
+    #[test]
+    fn a_short_piece_shows_what_its_clip_was_made_for() {
+        let mix = Mix { skill_turns: 1, pair_share: 1.0, skills: vec![Skill::Direction], ..Mix::default() };
+        let config = WorldConfig::full();
+        let asks = |i| {
+            let sample = world_sample(clip_seed(Split::Train, i), false, &mix, &config, 8);
+            ["left", "right", "up", "down"]
+                .iter()
+                .any(|way| sample.turns[0].answer.contains(way) || sample.turns[0].question.contains(way))
+        };
+        assert!((0..30).filter(|&i| asks(i)).count() >= 29);
     }
 
     /// Prints what a sample says and how fast samples are made; run with `--nocapture`.

@@ -89,7 +89,7 @@ impl Suite {
         if self.skills.is_empty() {
             return Err("skills is empty; name at least one".into());
         }
-        Ok(())
+        self.world.check()
     }
 
     /// SHA-256 over the suite's values (not its layout or comments), in hexadecimal.

@@ -20,8 +20,8 @@ use super::{
     Item, Renderer, STEPS, Script, Split, Truth, WorldConfig, clip_seed, generate, questions, truth,
     world_hash,
 };
+use crate::files::{write_atomic, write_jsonl};
 use crate::queries::llava::{self, Conversation};
-use crate::queries::tracks::{write_atomic, write_jsonl};
 use crate::queries::{ClipTracks, Listing, QueryFrame, caption, utr_turns};
 use crate::sample::Turn;
 
@@ -319,7 +319,8 @@ fn conversations(plan: &Plan, video: &str, shot: &ClipTracks, settings: &Setting
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::queries::tracks::{read_jsonl, read_tracks};
+    use crate::files::read_jsonl;
+    use crate::queries::tracks::read_tracks;
 
     fn settings(encode: Encode) -> Settings {
         let world = WorldConfig::easy(2);

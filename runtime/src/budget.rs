@@ -1,0 +1,112 @@
+//! The memory budget: what a model needs, against what the machine has left.
+//!
+//! Comes in: the needs that a manifest states or that a configuration implies. Goes out: leave to load, or a refusal with the
+//! numbers. It is asked before anything is loaded; it reserves and frees nothing, and knows no board yet.
+
+use std::path::Path;
+
+use utr_models::manifest::Memory;
+
+use crate::error::{Error, Result};
+
+/// What the program itself takes beside the model: code, GStreamer with one decoder, and frames at source size.
+const PROGRAM: u64 = 64 << 20;
+
+/// Bytes that may still be used: the machine's, or those of the control group this process lives in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Available {
+    /// All of it.
+    pub total: u64,
+    /// What is left.
+    pub free: u64,
+}
+
+impl Available {
+    /// Looks at this machine; none where it does not say.
+    pub fn here() -> Option<Self> {
+        let machine = Self::machine(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
+        let group = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
+        let group = group("memory.max")
+            .zip(group("memory.current"))
+            .and_then(|(limit, used)| Self::group(&limit, &used));
+        Some(group.filter(|group| group.free < machine.free).unwrap_or(machine))
+    }
+
+    /// From `/proc/meminfo`.
+    fn machine(meminfo: &str) -> Option<Self> {
+        let field = |name: &str| {
+            let line = meminfo.lines().find(|line| line.starts_with(name))?;
+            Some(line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok()? * 1024)
+        };
+        Some(Self { total: field("MemTotal:")?, free: field("MemAvailable:")? })
+    }
+
+    /// From a control group's `memory.max` (`max` means no limit) and `memory.current`.
+    fn group(limit: &str, used: &str) -> Option<Self> {
+        let total: u64 = limit.trim().parse().ok()?;
+        Some(Self { total, free: total.saturating_sub(used.trim().parse().ok()?) })
+    }
+}
+
+/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say; then it may try.
+///
+/// # Errors
+/// [`Error::Memory`] with the parts of the need.
+pub fn check(name: &str, needs: &Memory, available: Option<Available>) -> Result<()> {
+    let Memory { weights, window, kv, scratch } = *needs;
+    let needed = needs.total().saturating_add(PROGRAM);
+    match available {
+        Some(available) if needed > available.free => Err(Error::Memory {
+            name: name.into(),
+            needed: mib(needed),
+            parts: format!(
+                "weights {}, window {}, keys and values {}, scratch {}, program {}",
+                mib(weights),
+                mib(window),
+                mib(kv),
+                mib(scratch),
+                mib(PROGRAM)
+            ),
+            free: mib(available.free),
+            total: mib(available.total),
+        }),
+        _ => Ok(()),
+    }
+}
+
+/// Whole mebibytes, rounded up.
+fn mib(bytes: u64) -> u64 {
+    bytes.div_ceil(1 << 20)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const MIB: u64 = 1 << 20;
+
+    #[test]
+    fn the_machine_and_the_control_group_are_read() {
+        let text = "MemTotal:        8000000 kB\nMemFree:  1 kB\nMemAvailable:    2000000 kB\n";
+        let machine = Available::machine(text).unwrap();
+        assert_eq!((machine.total, machine.free), (8_000_000 * 1024, 2_000_000 * 1024));
+        assert_eq!(Available::group("max\n", "5\n"), None);
+        assert_eq!(Available::group("100\n", "40\n"), Some(Available { total: 100, free: 60 }));
+        assert_eq!(Available::machine("nothing"), None);
+        assert!(Available::here().is_none_or(|a| a.free <= a.total));
+    }
+
+    #[test]
+    fn what_does_not_fit_is_refused_with_the_numbers() {
+        let needs = Memory { weights: 500 * MIB, window: 10 * MIB, kv: 100 * MIB, scratch: 26 * MIB };
+        let free = |free| Some(Available { total: 1000 * MIB, free });
+        assert!(check("m", &needs, free(700 * MIB)).is_ok());
+        assert!(check("m", &needs, None).is_ok());
+        let message = check("m", &needs, free(699 * MIB)).unwrap_err().to_string();
+        for part in ["m needs 700 MiB", "weights 500", "keys and values 100", "699 of 1000 MiB"] {
+            assert!(message.contains(part), "{part}: {message}");
+        }
+        let absurd = Memory { weights: u64::MAX, window: u64::MAX, kv: 1, scratch: 1 };
+        assert!(check("m", &absurd, free(MIB)).is_err());
+    }
+}
