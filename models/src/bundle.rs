@@ -113,6 +113,14 @@ fn read_manifest(folder: &Path) -> Result<(Manifest, String)> {
     for name in manifest.files.keys() {
         check_name(name)?;
     }
+    let (vision, decoder) = (&manifest.network.vision, &manifest.network.decoder);
+    let sound = vision.validate().and_then(|()| decoder.validate());
+    sound.map_err(|e| refused(MANIFEST, e.to_string()))?;
+    let Window { frames, fps, .. } = manifest.window;
+    if !(1..=32).contains(&frames) || !(fps.is_finite() && fps > 0.0) {
+        return Err(refused(MANIFEST, format!("a window of {frames} frames at {fps} a second")));
+    }
+    manifest.sampling.validate().map_err(|e| refused(MANIFEST, e.to_string()))?;
     Ok((manifest, hash))
 }
 
@@ -197,7 +205,7 @@ fn list_files(folder: &Path) -> Result<BTreeSet<String>> {
 fn check_file(path: &Path, name: &str, entry: &FileEntry) -> Result<()> {
     let size = std::fs::metadata(path).map_err(Error::io(path))?.len();
     if size != entry.bytes {
-        // The hash as well, where the file is small enough that hashing an impostor costs nothing.
+        // Both hashes belong to the message.
         let reason = format!("{size} bytes, the manifest says {}", entry.bytes);
         let hash = hash_file(path)?;
         return Err(refused(

@@ -8,6 +8,7 @@
 use std::collections::{BTreeMap, HashMap};
 use std::fs::File;
 use std::io::BufReader;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::path::Path;
 
 use candle_core::quantized::gguf_file::{self, Value};
@@ -172,15 +173,17 @@ impl DecoderExport {
         names
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let sizes =
             [self.hidden_size, self.intermediate_size, self.num_heads, self.num_kv_heads, self.vocab_size];
         let divides = !sizes.contains(&0)
             && self.hidden_size.is_multiple_of(self.num_heads)
+            && (self.hidden_size / self.num_heads).is_multiple_of(2)
             && self.num_heads.is_multiple_of(self.num_kv_heads);
         if !divides {
             return Err(Error::Argument(format!(
-                "not a Qwen2 decoder (sizes above zero, heads dividing the width, key heads dividing the heads): {self:?}"
+                "not a Qwen2 decoder (sizes above zero, heads dividing the width into an even number, key heads dividing the \
+                 heads): {self:?}"
             )));
         }
         Ok(())
@@ -268,7 +271,10 @@ pub struct DecoderFile {
 pub fn read_decoder(path: &Path, device: &Device) -> Result<DecoderFile> {
     let bad = |e: candle_core::Error| Error::format(path, format!("not a readable GGUF file: {e}"));
     let mut reader = BufReader::new(File::open(path).map_err(Error::io(path))?);
-    let content = gguf_file::Content::read(&mut reader).map_err(bad)?;
+    // The reader divides by what the header says (`general.alignment`); a hostile one must not end the program.
+    let content = catch_unwind(AssertUnwindSafe(|| gguf_file::Content::read(&mut reader)))
+        .map_err(|_| Error::format(path, "not a readable GGUF file: its header makes no sense"))?
+        .map_err(bad)?;
     let config = read_config(path, &content)?;
     let fail =
         |name: &str, reason: String| Error::Tensor { name: name.into(), file: path.to_path_buf(), reason };

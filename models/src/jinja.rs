@@ -7,6 +7,9 @@
 use minijinja::value::{Kwargs, ValueKind};
 use minijinja::{Environment, Error, ErrorKind, Value};
 
+/// Instructions that one rendering may take; published templates take thousands.
+const FUEL: u64 = 5_000_000;
+
 /// Sets an environment up as `transformers` does.
 pub(crate) fn prepare(environment: &mut Environment<'_>) {
     // The default delimiters need no custom syntax; only the whitespace rules differ.
@@ -21,6 +24,7 @@ pub(crate) fn prepare(environment: &mut Environment<'_>) {
     });
     environment.add_function("strftime_now", strftime_now);
     environment.add_filter("tojson", tojson);
+    environment.set_fuel(Some(FUEL));
 }
 
 /// Replaces `{% generation %}` … `{% endgeneration %}`, which only mark the loss in training, by a condition that holds.
@@ -204,6 +208,9 @@ mod tests {
 
     #[test]
     fn raised_exceptions_carry_their_message() {
+        let endless =
+            "{% for a in range(9999) %}{% for b in range(9999) %}{{ a * b }}{% endfor %}{% endfor %}";
+        assert!(render(endless).unwrap_err().to_string().contains("fuel"));
         let error = render("{{ raise_exception('roles must alternate') }}").unwrap_err();
         assert!(format!("{error:#}").contains("roles must alternate"));
     }

@@ -116,7 +116,8 @@ impl Memory {
         let visual = frames * config.tokens_per_frame();
         let positions = (visual + 1 + answer + 512).min(text.max_positions);
         let patches = vision.grid() * vision.grid();
-        let tower = patches * (vision.hidden * 6 + vision.intermediate + patches);
+        // Frames go through the tower eight at a time, one per core or one after the other; the first is the most.
+        let tower = 8 * patches * (vision.hidden * 6 + vision.intermediate + patches);
         // The prompt is read in pieces of 256 rows.
         let reading = 256 * (positions + text.intermediate * 2 + text.hidden * 6) + text.vocab;
         Self {

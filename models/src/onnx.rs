@@ -15,6 +15,8 @@ pub use crate::onnx_file::{VisionFile, read_initializers, read_vision};
 
 /// Opset 17 is the first with LayerNormalization and understood by onnxruntime 1.12 and later.
 const OPSET: i64 = 17;
+/// Most patches per side: 4096 pixels at 16, far beyond any SigLIP.
+const LARGEST_GRID: usize = 256;
 const TOWER: &str = "vision_tower.vision_model";
 
 /// Type in which the large tensors lie in the file; they are always computed in f32.
@@ -72,7 +74,7 @@ impl VisionExport {
         self.pooled_grid() * self.pooled_grid()
     }
 
-    fn validate(&self) -> Result<()> {
+    pub(crate) fn validate(&self) -> Result<()> {
         let sizes = [
             self.patch_size,
             self.hidden_size,
@@ -82,11 +84,12 @@ impl VisionExport {
         ];
         if sizes.contains(&0)
             || self.image_size < self.patch_size
+            || self.image_size / self.patch_size > LARGEST_GRID
             || !self.hidden_size.is_multiple_of(self.num_heads)
         {
             return Err(Error::Argument(format!(
-                "cannot export a tower with these sizes (all above zero, image at least a patch, hidden_size a multiple \
-                 of num_heads): {self:?}"
+                "no tower has these sizes (all above zero, 1 to {LARGEST_GRID} patches per side, hidden_size a multiple of \
+                 num_heads): {self:?}"
             )));
         }
         Ok(())

@@ -234,8 +234,9 @@ pub fn read_vision(path: &Path) -> Result<VisionFile> {
             format!("no metadata entry {:?}: not written by this program", VisionExport::METADATA_KEY),
         )
     })?;
-    let config = serde_json::from_str(&json.value)
+    let config: VisionExport = serde_json::from_str(&json.value)
         .map_err(|e| Error::format(path, format!("metadata entry {:?}: {e}", json.key)))?;
+    config.validate().map_err(|e| Error::format(path, e.to_string()))?;
     let mut tensors = Tensors::new();
     for tensor in model.graph.unwrap_or_default().initializer {
         if !tensor.name.starts_with(OWN) {

@@ -35,8 +35,12 @@ impl Tokenizer {
     /// Parses the text of a `tokenizer.json`; an error says in words what is wrong.
     pub fn from_json(text: &str) -> Result<Self, String> {
         let not_valid = |e: &dyn std::fmt::Display| format!("not a tokenizer: {e}");
-        let inner = Inner::from_bytes(text.as_bytes()).map_err(|e| not_valid(&e))?;
         let mut json: Value = serde_json::from_str(text).map_err(|e| not_valid(&e))?;
+        // What a file stores of the last call's truncation and padding is no part of the tokenizer; transformers resets both too.
+        if let Some(entries) = json.as_object_mut() {
+            ["truncation", "padding"].iter().for_each(|key| drop(entries.insert((*key).into(), Value::Null)));
+        }
+        let inner = Inner::from_bytes(json.to_string().as_bytes()).map_err(|e| not_valid(&e))?;
         let mut specials = Vec::new();
         for token in json.get_mut("added_tokens").and_then(Value::as_array_mut).into_iter().flatten() {
             let Some(content) = token.get("content").and_then(Value::as_str).map(str::to_owned) else {
@@ -225,6 +229,26 @@ mod tests {
         let tokens: Vec<_> = ids.iter().map(|&id| TOKENIZER.token(id).unwrap()).collect();
         assert_eq!(tokens, ["<id1>", "frame12:", "[20", ",140", ",1000", ",0", "]", "</id1>"]);
         assert_eq!(TOKENIZER.decode(&ids, true).unwrap(), "<id1>frame12:[20,140,1000,0]</id1>");
+    }
+
+    #[test]
+    fn stored_truncation_and_padding_are_not_applied() {
+        let json =
+            train_bpe(["a long text, again and again".to_owned()].into_iter(), 300, &world_added_tokens())
+                .unwrap();
+        let mut value: Value = serde_json::from_str(&json).unwrap();
+        value["truncation"] = serde_json::json!({
+            "direction": "Right", "max_length": 3, "strategy": "LongestFirst", "stride": 0
+        });
+        value["padding"] = serde_json::json!({
+            "strategy": {"Fixed": 64}, "direction": "Right", "pad_to_multiple_of": null, "pad_id": 0, "pad_type_id": 0,
+            "pad_token": "<|endoftext|>"
+        });
+        let (plain, stored) =
+            (Tokenizer::from_json(&json).unwrap(), Tokenizer::from_json(&value.to_string()).unwrap());
+        let text = "a long text, again and again";
+        assert_eq!(plain.encode(text).unwrap(), stored.encode(text).unwrap());
+        assert_eq!(plain.encode_plain(text).unwrap(), stored.encode_plain(text).unwrap());
     }
 
     #[test]

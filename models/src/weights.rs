@@ -147,8 +147,8 @@ fn decoder_rows(config: &Config, rows: &mut Rows) {
 
 /// Loads every tensor of a Hugging Face folder, converted to `dtype`.
 ///
-/// `config` is adjusted where the files are the authority: the vocabulary size follows the embedding table, and a missing head
-/// means a tied one. Errors name the tensor, its shape and the file.
+/// `config` is adjusted where the files are the authority: the vocabulary size follows the embedding table, and a head of
+/// its own unties it. Errors name the tensor, its shape and the file.
 pub fn load(folder: &Path, config: &mut Config, dtype: DType, device: &Device) -> Result<Weights> {
     let mut found: BTreeMap<String, (String, PathBuf, Tensor)> = BTreeMap::new();
     for file in safetensors_files(folder)? {
@@ -173,7 +173,8 @@ pub fn load(folder: &Path, config: &mut Config, dtype: DType, device: &Device) -
     {
         config.text.vocab = rows;
     }
-    config.text.tied = !found.contains_key("lm_head.weight");
+    // A head that is there is used; one that is not may only be missing where config.json ties it.
+    config.text.tied = config.text.tied && !found.contains_key("lm_head.weight");
     check(folder, config, found, dtype, device)
 }
 

@@ -25,11 +25,19 @@ impl Available {
     /// Looks at this machine; none where it does not say.
     pub fn here() -> Option<Self> {
         let machine = Self::machine(&std::fs::read_to_string("/proc/meminfo").ok()?)?;
-        let group = |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(name)).ok();
-        let group = group("memory.max")
-            .zip(group("memory.current"))
-            .and_then(|(limit, used)| Self::group(&limit, &used));
-        Some(group.filter(|group| group.free < machine.free).unwrap_or(machine))
+        let own = std::fs::read_to_string("/proc/self/cgroup").unwrap_or_default();
+        // Every group above this process's own may set a limit; the tightest counts.
+        let own = own.lines().find_map(|line| line.strip_prefix("0::/")).unwrap_or_default().to_string();
+        let groups = Path::new(&own).ancestors().filter_map(|inner| {
+            let read =
+                |name: &str| std::fs::read_to_string(Path::new("/sys/fs/cgroup").join(inner).join(name)).ok();
+            Self::group(
+                &read("memory.max")?,
+                &read("memory.current")?,
+                &read("memory.stat").unwrap_or_default(),
+            )
+        });
+        groups.chain([machine]).min_by_key(|available| available.free)
     }
 
     /// From `/proc/meminfo`.
@@ -41,10 +49,13 @@ impl Available {
         Some(Self { total: field("MemTotal:")?, free: field("MemAvailable:")? })
     }
 
-    /// From a control group's `memory.max` (`max` means no limit) and `memory.current`.
-    fn group(limit: &str, used: &str) -> Option<Self> {
+    /// From a control group's `memory.max` (`max` means no limit), `memory.current` and `memory.stat`: pages of files that
+    /// nobody uses any more are given back on demand.
+    fn group(limit: &str, used: &str, stat: &str) -> Option<Self> {
         let total: u64 = limit.trim().parse().ok()?;
-        Some(Self { total, free: total.saturating_sub(used.trim().parse().ok()?) })
+        let used: u64 = used.trim().parse().ok()?;
+        let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
+        Some(Self { total, free: total.saturating_sub(used.saturating_sub(cached.unwrap_or(0))) })
     }
 }
 
@@ -90,8 +101,10 @@ mod tests {
         let text = "MemTotal:        8000000 kB\nMemFree:  1 kB\nMemAvailable:    2000000 kB\n";
         let machine = Available::machine(text).unwrap();
         assert_eq!((machine.total, machine.free), (8_000_000 * 1024, 2_000_000 * 1024));
-        assert_eq!(Available::group("max\n", "5\n"), None);
-        assert_eq!(Available::group("100\n", "40\n"), Some(Available { total: 100, free: 60 }));
+        assert_eq!(Available::group("max\n", "5\n", ""), None);
+        assert_eq!(Available::group("100\n", "40\n", ""), Some(Available { total: 100, free: 60 }));
+        let stat = "anon 10\ninactive_file 30\n";
+        assert_eq!(Available::group("100\n", "40\n", stat), Some(Available { total: 100, free: 90 }));
         assert_eq!(Available::machine("nothing"), None);
         assert!(Available::here().is_none_or(|a| a.free <= a.total));
     }

@@ -92,9 +92,6 @@ pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> 
         Sampling::Uniform { frames } => {
             uniform(capture::open(source, options)?, source, frames, options, KEEP_BYTES)
         }
-        Sampling::Newest { fps, .. } if !(fps.is_finite() && fps > 0.0) => {
-            Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")))
-        }
         Sampling::Newest { fps, frames } => newest(capture::open(source, options)?.as_mut(), fps, frames),
     }
 }
@@ -121,7 +118,7 @@ fn uniform(
         if total > MAX_CLIP_FRAMES {
             return Err(Error::capture(
                 source.to_string(),
-                "it does not end; use --fps, or bound the pipeline",
+                "it does not end; bound the pipeline (num-buffers=N), or make it live (is-live=true) and use --fps",
             ));
         }
         if !overflow {
@@ -168,11 +165,20 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
 }
 
 fn newest(clip: &mut dyn Capture, fps: f64, frames: usize) -> Result<Sampled> {
+    if !(fps.is_finite() && fps > 0.0) {
+        return Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")));
+    }
     let mut clock = RateClock::new(fps);
     let mut kept: VecDeque<Arc<Frame>> = VecDeque::with_capacity(frames);
     let mut total = 0;
     while let Some(stamp) = clip.advance()? {
         total += 1;
+        if total > MAX_CLIP_FRAMES && !clip.live() {
+            return Err(Error::capture(
+                "the source",
+                "it does not end; bound the pipeline (num-buffers=N), or make it live (is-live=true)",
+            ));
+        }
         if !clock.due(stamp.pts_ms) {
             continue;
         }

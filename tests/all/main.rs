@@ -1,7 +1,7 @@
 //! What crosses crates, one module per topic, in one binary.
 //!
-//! `golden` compares the network with numbers made by transformers, `command_line` runs the built programs, `house`
-//! holds the repository to its own rules. Comparisons that need Python are not here: `make test-peers` runs them.
+//! `golden` compares the network with numbers made by transformers, `house` holds the repository to its own rules. The built programs
+//! are run by the tests of their crates; comparisons that need Python are in `make test-peers`.
 
 mod golden;
 mod house;

@@ -17,10 +17,10 @@ use utr_models::manifest::{
 };
 use utr_models::onnx::{Storage, VisionExport, write_vision};
 use utr_models::preprocess::Preprocessor;
-use utr_models::prompt::Kind;
+use utr_models::prompt::{ChatTemplate, Kind};
 use utr_models::text::{Tokenizer, stop_tokens};
 use utr_models::weights::{self, Weights, canonical};
-use utr_models::{Config, Error};
+use utr_models::{Config, Error, atomic};
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::encode::EncoderKind;
 use utr_runtime::interrupt::Interrupt;
@@ -177,11 +177,21 @@ fn fill(
     write_vision(&to.join(VISION), vision, &|name| checkpoint.tensor(name))?;
     let stored =
         write_decoder(&to.join(DECODER), name, decoder, format, model, &|name| checkpoint.tensor(name))?;
-    for file in ["tokenizer.json", "tokenizer_config.json", "chat_template.jinja"] {
+    for file in ["tokenizer.json", "tokenizer_config.json"] {
         let from = model.join(file);
         if from.exists() {
             std::fs::copy(&from, to.join(file)).with_context(|| format!("copying {}", from.display()))?;
         }
+    }
+    // Wherever the model keeps its templates, the bundle keeps the tokenizer's in one file and the processor's, where it is another, in
+    // the file that only processors write.
+    let [tokenizers, processors] =
+        [Kind::Tokenizer, Kind::Processor].map(|kind| ChatTemplate::load(model, kind));
+    let (tokenizers, processors) = (tokenizers?, processors?);
+    atomic::write(&to.join("chat_template.jinja"), tokenizers.source().as_bytes())?;
+    if processors.source() != tokenizers.source() {
+        let json = serde_json::json!({"chat_template": processors.source()});
+        atomic::write(&to.join("chat_template.json"), json.to_string().as_bytes())?;
     }
     Ok(stored)
 }

@@ -8,6 +8,8 @@ pub mod stats;
 
 pub mod world;
 
+pub mod tracks;
+
 pub mod queries;
 
 pub mod train;

@@ -6,6 +6,8 @@
 use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
+use image::metadata::Orientation;
+use image::{DynamicImage, ImageDecoder};
 use utr_models::RgbFrame;
 
 use super::{Capture, Stamp};
@@ -77,7 +79,13 @@ impl Capture for FolderCapture {
             )
         };
         let reader = image::ImageReader::open(path).map_err(Error::io(path))?;
-        let rgb = reader.with_guessed_format().map_err(Error::io(path))?.decode().map_err(fail)?.to_rgb8();
+        let mut decoder =
+            reader.with_guessed_format().map_err(Error::io(path))?.into_decoder().map_err(fail)?;
+        // Orientation is only ever missing or wrong in a photograph that is otherwise fine.
+        let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
+        let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;
+        picture.apply_orientation(orientation);
+        let rgb = picture.to_rgb8();
         Ok(RgbFrame::new(rgb.width() as usize, rgb.height() as usize, rgb.into_raw())?)
     }
 

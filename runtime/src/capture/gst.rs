@@ -43,6 +43,9 @@ pub struct GstCapture {
     next: usize,
     first_pts_ms: Option<u64>,
     current: Option<gst::Sample>,
+    /// Number of the newest frame where the source numbers them (cameras do), and how many it skipped.
+    last_offset: Option<u64>,
+    dropped: u64,
     missing: Vec<String>,
     other_pads: Arc<Mutex<Vec<String>>>,
 }
@@ -140,6 +143,8 @@ fn start(
         next: 0,
         first_pts_ms: None,
         current: None,
+        last_offset: None,
+        dropped: 0,
         missing: Vec::new(),
         other_pads,
     };
@@ -211,6 +216,13 @@ impl GstCapture {
         let index = self.next;
         self.next += 1;
         let buffer = sample.buffer();
+        if self.live
+            && let Some(offset) = buffer.map(|b| b.offset()).filter(|offset| *offset != u64::MAX)
+        {
+            let skipped = self.last_offset.map_or(0, |last| offset.saturating_sub(last.saturating_add(1)));
+            self.dropped += skipped;
+            self.last_offset = Some(offset);
+        }
         let stream_time = |pts: gst::ClockTime| {
             let segment = sample.segment().and_then(|segment| segment.downcast_ref::<gst::ClockTime>());
             segment.and_then(|segment| segment.to_stream_time(pts)).unwrap_or(pts)
@@ -262,6 +274,10 @@ impl Capture for GstCapture {
 
     fn live(&self) -> bool {
         self.live
+    }
+
+    fn dropped(&self) -> u64 {
+        self.dropped
     }
 }
 

@@ -1,8 +1,8 @@
 //! Capture: frames, one after the other, from any source.
 //!
 //! Comes in: a [`Source`]. Goes out: a [`Capture`] that advances frame by frame and copies a picture out only when
-//! asked, so that a pass that merely counts costs no copies. Pictures are RGB at source size; rotation tags are
-//! honoured. It neither resizes nor chooses frames (`sample` does).
+//! asked, so that a pass that merely counts costs no copies. Pictures are RGB at source size; a video's rotation tag and a
+//! photograph's orientation are honoured. It neither resizes nor chooses frames (`sample` does).
 
 mod folder;
 #[cfg(feature = "gst")]
@@ -84,7 +84,7 @@ pub trait Capture: Send {
         false
     }
 
-    /// Frames lost between the source and this process.
+    /// Frames lost between the source and this process, as far as the source numbers its frames (cameras do, files lose none).
     fn dropped(&self) -> u64 {
         0
     }

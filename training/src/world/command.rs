@@ -111,23 +111,28 @@ pub fn run(args: &WorldArgs) -> anyhow::Result<()> {
     })?;
     bar.finish();
     match suite.as_ref().filter(|_| args.demo) {
-        Some(suite) => demo_questions(suite, output),
+        Some(suite) => {
+            let extension = match settings.encode {
+                Encode::Mp4 => Encoder::find()?.extension(),
+                Encode::Frames => "",
+            };
+            demo_questions(suite, output, extension)
+        }
         None => Ok(()),
     }
 }
 
 /// Writes `questions.json` beside the demo clips: five questions about the clip and the same five about its reversal, with the right
 /// answers, as `make demo` asks them.
-fn demo_questions(suite: &Suite, output: &Path) -> anyhow::Result<()> {
+fn demo_questions(suite: &Suite, output: &Path, extension: &str) -> anyhow::Result<()> {
     let items: Vec<_> = suite.demo().items.into_iter().take(5).collect();
     let entry = |clip: &str, item: &super::Item, answer: &str| {
+        let clip = format!("clips/{clip}{extension}");
         let (question, skill) = (&item.question, item.skill.word());
         serde_json::json!({"clip": clip, "question": question, "answer": answer, "skill": skill})
     };
-    let forward = items.iter().map(|item| entry("clips/demo.mp4", item, &item.answer));
-    let twin = items
-        .iter()
-        .filter_map(|item| Some(entry("clips/demo-twin.mp4", item, item.twin_answer.as_deref()?)));
+    let forward = items.iter().map(|item| entry("demo", item, &item.answer));
+    let twin = items.iter().filter_map(|item| Some(entry("demo-twin", item, item.twin_answer.as_deref()?)));
     let list = serde_json::Value::Array(forward.chain(twin).collect());
     let text = serde_json::to_string_pretty(&list)? + "\n";
     let path = output.join("questions.json");

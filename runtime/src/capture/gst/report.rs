@@ -6,15 +6,15 @@ use gstreamer as gst;
 use gstreamer::prelude::*;
 use serde::Serialize;
 
-/// The elements every pipeline of this program uses, and the Debian package that holds each.
-const NEEDED: [(&str, &str); 7] = [
-    ("filesrc", "libgstreamer1.0-0"),
-    ("decodebin", "gstreamer1.0-plugins-base"),
-    ("videoconvert", "gstreamer1.0-plugins-base"),
-    ("videoflip", "gstreamer1.0-plugins-good"),
-    ("appsink", "gstreamer1.0-plugins-base"),
-    ("videotestsrc", "gstreamer1.0-plugins-base"),
-    ("qtdemux", "gstreamer1.0-plugins-good"),
+/// The elements this program's pipelines use, the Debian package that holds each, and whether every pipeline does.
+const ELEMENTS: [(&str, &str, bool); 7] = [
+    ("filesrc", "libgstreamer1.0-0", true),
+    ("decodebin", "gstreamer1.0-plugins-base", true),
+    ("videoconvert", "gstreamer1.0-plugins-base", true),
+    ("videoflip", "gstreamer1.0-plugins-good", true),
+    ("appsink", "gstreamer1.0-plugins-base", true),
+    ("videotestsrc", "gstreamer1.0-plugins-base", false),
+    ("qtdemux", "gstreamer1.0-plugins-good", false),
 ];
 
 /// Codecs, the caps that name them, and the package that usually brings a decoder.
@@ -57,11 +57,11 @@ pub struct GstReport {
 pub fn check() -> Result<GstReport, String> {
     gst::init().map_err(|error| error.to_string())?;
     let (major, minor, micro, _) = gst::version();
-    let mut elements: Vec<ElementReport> = NEEDED
+    let mut elements: Vec<ElementReport> = ELEMENTS
         .iter()
-        .map(|(name, package)| ElementReport {
+        .map(|(name, package, needed)| ElementReport {
             name: (*name).to_string(),
-            needed: true,
+            needed: *needed,
             found: gst::ElementFactory::find(name).map(|_| (*name).to_string()),
             package: (*package).to_string(),
         })

@@ -1,0 +1,124 @@
+//! The Kalman filter of one box: centre x, centre y, aspect w/h, height, each with its velocity.
+//!
+//! Comes in: measured boxes. Goes out: filtered and predicted ones. Constant velocity, one step a frame, f64, with the noise of
+//! ByteTrack's filter (reference.md §3.2). All its matrices are diagonal in the four quantities, so that the filter falls apart into four
+//! of two states (value, velocity) each: the same numbers without a matrix. Nothing is associated here.
+
+/// Standard deviation of a position, as a share of the height.
+const POSITION: f64 = 1.0 / 20.0;
+/// Of a velocity.
+const VELOCITY: f64 = 1.0 / 160.0;
+
+/// A box as the filter sees it: centre x, centre y, w/h, h.
+pub type Measurement = [f64; 4];
+
+/// Mean and covariance of one quantity and its velocity.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+struct Axis {
+    value: f64,
+    velocity: f64,
+    /// Variance of the value, covariance, variance of the velocity.
+    covariance: [f64; 3],
+}
+
+/// What is believed of a box.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Kalman {
+    axes: [Axis; 4],
+}
+
+/// The four deviations of one kind: proportional to the height but for the aspect's.
+fn deviations(height: f64, share: f64, aspect: f64) -> [f64; 4] {
+    [share * height, share * height, aspect, share * height]
+}
+
+impl Kalman {
+    /// From a first measurement, at rest.
+    pub fn new(z: Measurement) -> Self {
+        let (position, velocity) =
+            (deviations(z[3], 2.0 * POSITION, 1e-2), deviations(z[3], 10.0 * VELOCITY, 1e-5));
+        let axis = |i: usize| Axis {
+            value: z[i],
+            velocity: 0.0,
+            covariance: [position[i] * position[i], 0.0, velocity[i] * velocity[i]],
+        };
+        Self { axes: std::array::from_fn(axis) }
+    }
+
+    /// One frame on. The process noise is that of the height before the step.
+    pub fn predict(&mut self) {
+        let height = self.axes[3].value;
+        let (position, velocity) = (deviations(height, POSITION, 1e-2), deviations(height, VELOCITY, 1e-5));
+        for (i, axis) in self.axes.iter_mut().enumerate() {
+            let [value, both, speed] = axis.covariance;
+            axis.value += axis.velocity;
+            axis.covariance = [
+                value + 2.0 * both + speed + position[i] * position[i],
+                both + speed,
+                speed + velocity[i] * velocity[i],
+            ];
+        }
+    }
+
+    /// Takes in a measurement.
+    pub fn update(&mut self, z: Measurement) {
+        let noise = deviations(self.axes[3].value, POSITION, 1e-1);
+        for (i, axis) in self.axes.iter_mut().enumerate() {
+            let [value, both, speed] = axis.covariance;
+            let expected = value + noise[i] * noise[i];
+            let gain = [value / expected, both / expected];
+            let surprise = z[i] - axis.value;
+            axis.value += gain[0] * surprise;
+            axis.velocity += gain[1] * surprise;
+            axis.covariance = [
+                value - gain[0] * expected * gain[0],
+                both - gain[0] * expected * gain[1],
+                speed - gain[1] * expected * gain[1],
+            ];
+        }
+    }
+
+    /// Lets the height rest: what is out of sight is not believed to grow.
+    pub fn rest_height(&mut self) {
+        self.axes[3].velocity = 0.0;
+    }
+
+    /// The believed box: centre x, centre y, w/h, h.
+    pub fn measurement(&self) -> Measurement {
+        self.axes.map(|axis| axis.value)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// One init, predict, update of the original filter (tests/golden/bytetrack_golden.json).
+    #[test]
+    fn a_step_equals_the_originals() {
+        let text = include_str!("../../../tests/golden/bytetrack_golden.json");
+        let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+        let numbers = |key: &str| -> Vec<f64> {
+            let list = golden["kalman"][key].as_array().unwrap();
+            list.iter().map(|n| n.as_f64().unwrap()).collect()
+        };
+        let four = |v: &[f64]| -> Measurement { v[..4].try_into().unwrap() };
+        let diagonal = |k: &Kalman| -> Vec<f64> {
+            k.axes.iter().map(|a| a.covariance[0]).chain(k.axes.iter().map(|a| a.covariance[2])).collect()
+        };
+        let close = |a: &[f64], b: &[f64]| {
+            assert_eq!(a.len(), b.len());
+            a.iter().zip(b).for_each(|(a, b)| assert!((a - b).abs() <= 1e-12 * b.abs().max(1e-3), "{a} {b}"));
+        };
+        let mut filter = Kalman::new(four(&numbers("measurement")));
+        close(&diagonal(&filter), &numbers("init_cov_diag"));
+        filter.predict();
+        close(&diagonal(&filter), &numbers("pred_cov_diag"));
+        filter.update(four(&numbers("update_meas")));
+        let mean: Vec<f64> =
+            filter.measurement().into_iter().chain(filter.axes.iter().map(|a| a.velocity)).collect();
+        close(&mean, &numbers("upd_mean"));
+        close(&diagonal(&filter), &numbers("upd_cov_diag"));
+        close(&filter.axes.map(|a| a.covariance[1]), &numbers("upd_cov_pos_vel"));
+    }
+}
