@@ -117,7 +117,7 @@ fn read_manifest(folder: &Path) -> Result<(Manifest, String)> {
     let sound = vision.validate().and_then(|()| decoder.validate());
     sound.map_err(|e| refused(MANIFEST, e.to_string()))?;
     let Window { frames, fps, .. } = manifest.window;
-    if !(1..=32).contains(&frames) || !(fps.is_finite() && fps > 0.0) {
+    if !((1..=32).contains(&frames) && fps.is_finite() && fps > 0.0) {
         return Err(refused(MANIFEST, format!("a window of {frames} frames at {fps} a second")));
     }
     manifest.sampling.validate().map_err(|e| refused(MANIFEST, e.to_string()))?;

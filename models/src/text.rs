@@ -234,7 +234,7 @@ mod tests {
     #[test]
     fn stored_truncation_and_padding_are_not_applied() {
         let json =
-            train_bpe(["a long text, again and again".to_owned()].into_iter(), 300, &world_added_tokens())
+            train_bpe(["a long text, again and again".to_owned()].into_iter(), 450, &world_added_tokens())
                 .unwrap();
         let mut value: Value = serde_json::from_str(&json).unwrap();
         value["truncation"] = serde_json::json!({

@@ -58,7 +58,10 @@ pub struct Packing {
 pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Arc<Packing>) -> Result<Tensor> {
     let (rows, width) = q.dims2()?;
     let expected: usize = packing.sequences.iter().map(Sequence::rows).sum();
-    if rows != expected || width % packing.heads != 0 || packing.heads % packing.kv_heads != 0 {
+    if rows != expected
+        || !width.is_multiple_of(packing.heads)
+        || !packing.heads.is_multiple_of(packing.kv_heads)
+    {
         bail!(
             "attention: {rows} rows of {width} channels do not fit a packing of {expected} rows and {} heads",
             packing.heads

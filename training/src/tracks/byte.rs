@@ -279,3 +279,77 @@ fn join(list: &mut Vec<u32>, more: &[u32]) {
     let known: HashSet<u32> = list.iter().copied().collect();
     list.extend(more.iter().filter(|id| !known.contains(id)));
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        scenarios: Vec<Scenario>,
+    }
+
+    #[derive(Deserialize)]
+    struct Scenario {
+        name: String,
+        params: Params,
+        frames: Vec<Vec<[f64; 5]>>,
+        expected: Vec<Vec<Expected>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Params {
+        track_thresh: f64,
+        match_thresh: f64,
+        track_buffer: u32,
+        mot20: bool,
+        frame_rate: f64,
+    }
+
+    #[derive(Deserialize)]
+    struct Expected {
+        id: u32,
+        tlwh: [f64; 4],
+        score: f64,
+    }
+
+    /// Ids, boxes and scores of the original on its golden scenarios (tests/golden/bytetrack_golden.json). Ids are compared by the order in
+    /// which they appear: the original counts them across clips.
+    #[test]
+    fn every_scenario_equals_the_originals_box_for_box() {
+        let golden: Golden =
+            serde_json::from_str(include_str!("../../../tests/golden/bytetrack_golden.json")).unwrap();
+        assert_eq!(golden.scenarios.len(), 4);
+        for Scenario { name, params, frames, expected } in golden.scenarios {
+            let Params { track_thresh, match_thresh, track_buffer, mot20, frame_rate } = params;
+            let mut tracker =
+                ByteTracker::new(ByteParams { track_thresh, match_thresh, track_buffer, frame_rate, mot20 });
+            for (frame, (detections, expected)) in frames.iter().zip(&expected).enumerate() {
+                let detections: Vec<Detection> = detections
+                    .iter()
+                    .map(|&[x1, y1, x2, y2, score]| Detection { xyxy: [x1, y1, x2, y2], score })
+                    .collect();
+                let seen = tracker.update(&detections);
+                assert_eq!(seen.len(), expected.len(), "{name}, frame {frame}");
+                for (ours, theirs) in seen.iter().zip(expected) {
+                    assert_eq!(ours.id, theirs.id, "{name}, frame {frame}");
+                    assert!((ours.score - theirs.score).abs() < 1e-9, "{name}, frame {frame}");
+                    let apart = ours.tlwh.iter().zip(&theirs.tlwh).map(|(a, b)| (a - b).abs());
+                    assert!(apart.fold(0.0, f64::max) < 1e-6, "{name}, frame {frame}: {ours:?}");
+                    assert_eq!(detections[ours.detection].score, ours.score);
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn memory_does_not_grow_with_what_came_and_went() {
+        let mut tracker = ByteTracker::new(ByteParams { track_buffer: 2, ..ByteParams::default() });
+        for frame in 0..500u32 {
+            let x = f64::from(frame / 5 * 97 % 1000);
+            tracker.update(&[Detection { xyxy: [x, 10.0, x + 30.0, 70.0], score: 0.9 }]);
+        }
+        assert!(tracker.tracks.len() < 5 && tracker.removed.len() < 5);
+    }
+}

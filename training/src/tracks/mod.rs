@@ -6,7 +6,11 @@
 
 pub mod assign;
 pub mod byte;
+pub mod command;
+pub mod detections;
+pub mod filter;
 pub mod kalman;
+pub mod merge;
 pub mod metrics;
 pub mod mot;
 pub mod sort;

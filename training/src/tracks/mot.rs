@@ -77,7 +77,7 @@ pub fn read_tracks(path: &Path) -> Result<Vec<Vec<Labelled>>> {
     })
 }
 
-/// Writes results as `frame,id,x,y,w,h,score,-1,-1,-1`: places of a pixel's tenths, scores in hundredths.
+/// Writes results as `frame,id,x,y,w,h,score,-1,-1,-1`: all in hundredths, as the original's demo does.
 ///
 /// # Errors
 /// An unwritable folder; the file is then as it was.
@@ -85,7 +85,7 @@ pub fn write_results(path: &Path, frames: &[Vec<Seen>]) -> Result<()> {
     write_atomic(path, |out: &mut dyn Write| {
         for (frame, seen) in (1..).zip(frames) {
             for Seen { id, tlwh: [x, y, w, h], score, .. } in seen {
-                writeln!(out, "{frame},{id},{x:.1},{y:.1},{w:.1},{h:.1},{score:.2},-1,-1,-1")?;
+                writeln!(out, "{frame},{id},{x:.2},{y:.2},{w:.2},{h:.2},{score:.2},-1,-1,-1")?;
             }
         }
         Ok(())
@@ -138,7 +138,7 @@ mod tests {
         let (_folder, path) = file("");
         let seen = Seen { id: 3, tlwh: [1.26, 2.0, 3.0, 4.04], score: 0.876, detection: 0 };
         write_results(&path, &[vec![], vec![seen]]).unwrap();
-        assert_eq!(std::fs::read_to_string(&path).unwrap(), "2,3,1.3,2.0,3.0,4.0,0.88,-1,-1,-1\n");
+        assert_eq!(std::fs::read_to_string(&path).unwrap(), "2,3,1.26,2.00,3.00,4.04,0.88,-1,-1,-1\n");
         assert_eq!(read_tracks(&path).unwrap()[1][0].id, 3);
         assert!(presentable(&seen, 10.0, Some(1.6)) && !presentable(&seen, 12.2, None));
         assert!(!presentable(&seen, 0.0, Some(0.5)));

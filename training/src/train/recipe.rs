@@ -9,6 +9,7 @@ use crate::world::{HoldOut, WorldConfig, conversations::Mix};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
 use std::path::Path;
+use utr_models::bpe::world_added_tokens;
 use utr_models::gguf::Format;
 
 /// Sizes of a network made from nothing.
@@ -49,7 +50,8 @@ impl Sizes {
             "decoder: {hidden} channels, {q_heads} heads and {kv_heads} key heads do not fit (heads divide channels into an even \
              number, key heads divide heads)"
         );
-        ensure!(self.vocab >= 300, "vocab is {}; bytes and special tokens alone take almost 300", self.vocab);
+        let least = 256 + world_added_tokens().len();
+        ensure!(self.vocab >= least, "vocab is {}; bytes and added tokens alone take {least}", self.vocab);
         Ok(())
     }
 }
