@@ -34,13 +34,22 @@ pub fn read_jsonl<T: DeserializeOwned>(path: &Path) -> Result<Vec<T>> {
 /// # Errors
 /// An unwritable folder or a full disk; `path` is then as it was.
 pub fn write_jsonl<T: Serialize>(path: &Path, records: impl IntoIterator<Item = T>) -> Result<()> {
-    write_atomic(path, |out| {
-        for record in records {
-            serde_json::to_writer(&mut *out, &record).map_err(std::io::Error::from)?;
-            out.write_all(b"\n")?;
-        }
-        Ok(())
-    })
+    write_atomic(path, |out| write_lines(out, records))
+}
+
+/// Writes records as lines.
+///
+/// # Errors
+/// Whatever `out` answered.
+pub fn write_lines<T: Serialize>(
+    out: &mut dyn Write,
+    records: impl IntoIterator<Item = T>,
+) -> std::io::Result<()> {
+    for record in records {
+        serde_json::to_writer(&mut *out, &record).map_err(std::io::Error::from)?;
+        out.write_all(b"\n")?;
+    }
+    Ok(())
 }
 
 /// Lets `fill` write the content of `path`.

@@ -3,6 +3,7 @@
 //! The modules in the order of the data: world (and, later, experts) → tracks → queries → train → tpl, eval → export. `run` calls them all.
 
 pub mod files;
+pub mod parts;
 pub mod sample;
 pub mod stats;
 

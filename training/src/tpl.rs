@@ -4,7 +4,8 @@
 //! log-likelihood of its answers given all frames and given one, and TPL = ppl(one frame) - ppl(all frames); higher means that the
 //! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
 
-use crate::files::{read_jsonl, write_jsonl};
+use crate::files::{read_jsonl, write_jsonl, write_lines};
+use crate::parts::{Parts, Shard};
 use crate::queries::llava::{self, Conversation, Media, Record};
 use crate::sample::Sample;
 use crate::train::encode::{Encoder, Masking};
@@ -157,28 +158,33 @@ pub fn run(args: &TplArgs) -> Result<()> {
     let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
     let scorer = Scorer::load(&args.model)?;
+    let parts = Parts::open(&args.output, &settings(args))?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
-    let (mut scores, mut places, mut failed) = (Vec::with_capacity(records.len()), Vec::new(), 0);
-    for (place, record) in records {
-        let scored = load(record, &args.media_root, usize::from(args.frames))
-            .and_then(|sample| scorer.score(&sample, args.single, usize::from(args.draws), args.seed));
-        match scored {
-            Ok(score) => {
-                scores.push(score);
-                places.push(place);
+    for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {
+        bar.set_position((part * PART) as u64);
+        let mut scores = Vec::with_capacity(PART);
+        for (_, record) in records {
+            let scored = load(record, &args.media_root, usize::from(args.frames))
+                .and_then(|sample| scorer.score(&sample, args.single, usize::from(args.draws), args.seed));
+            match scored {
+                Ok(score) => scores.push(score),
+                Err(error) => bar.suspend(|| eprintln!("left out: {error:#}")),
             }
-            Err(error) => {
-                failed += 1;
-                bar.suspend(|| eprintln!("left out: {error:#}"));
-            }
+            bar.inc(1);
         }
-        bar.inc(1);
+        parts.write(part, |out| write_lines(out, &scores))?;
     }
     bar.finish_and_clear();
-    write_jsonl(&args.output, &scores)?;
+    parts.finish(0..records.len().div_ceil(PART))?;
+    let scores: Vec<Score> = read_jsonl(&args.output)?;
+    let failed = records.len() - scores.len();
     if !text.is_empty() {
         eprintln!("{} samples have no frames and were left out", text.len());
     }
+    // Scores stand in the order of their records, of which some may be missing.
+    let mut rest = records.iter();
+    let places: Vec<usize> =
+        scores.iter().filter_map(|s| rest.find(|(_, record)| record.id == s.id).map(|(i, _)| *i)).collect();
     let mean = |f: fn(&Score) -> f64| scores.iter().map(f).sum::<f64>() / scores.len().max(1) as f64;
     println!(
         "{} samples, mean TPL {:.3}, mean log TPL {:.3}",
@@ -197,6 +203,20 @@ pub fn run(args: &TplArgs) -> Result<()> {
         args.output.display()
     );
     Ok(())
+}
+
+/// Samples that a stop costs at most.
+const PART: usize = 64;
+
+/// All that decides the scores, in words.
+fn settings(args: &TplArgs) -> String {
+    let TplArgs { model, data, media_root, frames, draws, seed, single, shard, .. } = args;
+    format!(
+        "model {}, data {}, media {}, {frames} frames, {draws} draws, seed {seed}, {single:?}, shard {shard}",
+        model.display(),
+        data.display(),
+        media_root.display()
+    )
 }
 
 /// How many samples a rule keeps of `total`; percentages round up.
@@ -245,34 +265,6 @@ fn write_selected(
     Ok(keep.min(scores.len()))
 }
 
-/// A part of the samples: those whose place leaves `index` when divided by `of`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Shard {
-    /// From 0.
-    pub index: usize,
-    /// How many parts there are.
-    pub of: usize,
-}
-
-impl Shard {
-    /// Whether the sample at `place` belongs to it.
-    pub fn holds(&self, place: usize) -> bool {
-        place % self.of == self.index
-    }
-}
-
-impl std::str::FromStr for Shard {
-    type Err = String;
-
-    fn from_str(text: &str) -> Result<Self, String> {
-        let numbers = text.split_once('/').and_then(|(i, n)| Some((i.parse().ok()?, n.parse().ok()?)));
-        match numbers {
-            Some((index, of)) if index < of => Ok(Self { index, of }),
-            _ => Err(format!("{text:?}: write I/N with I from 0 to N - 1, such as 0/4")),
-        }
-    }
-}
-
 /// The frames of a record as the model sees them: uniformly chosen, at source size.
 pub fn load(record: &Record, media_root: &Path, frames: usize) -> Result<Sample> {
     let path = match &record.media {
@@ -299,13 +291,6 @@ mod tests {
         for bad in ["30%", "top:x", "top:120%", "top:-1"] {
             assert!(selected(bad, 10).is_err(), "{bad}");
         }
-    }
-
-    #[test]
-    fn shards_part_the_samples() {
-        let shards: Vec<Shard> = ["0/3", "1/3", "2/3"].map(|s| s.parse().unwrap()).to_vec();
-        assert!((0..30).all(|i| shards.iter().filter(|s| s.holds(i)).count() == 1));
-        assert!(["3/3", "0/0", "1", "a/b"].iter().all(|s| s.parse::<Shard>().is_err()));
     }
 
     #[test]

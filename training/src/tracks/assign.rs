@@ -36,6 +36,10 @@ impl Costs {
             (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| cost(r, c)).collect();
         Self { rows, columns, values }
     }
+
+    fn at(&self, row: usize, column: usize) -> f64 {
+        self.values[row * self.columns + column]
+    }
 }
 
 /// A partial matching.
@@ -51,33 +55,75 @@ pub struct Matching {
 
 /// The partial matching with the least sum of `cost - limit`, which is what `lap.lapjv(extend_cost=True, cost_limit=limit)` finds
 /// (reference.md §3.4). A pair above the limit is never taken, a pair at the limit is.
+///
+/// Rows and columns that no admissible pair joins cannot influence each other, so each connected group is solved alone: on real frames
+/// most groups are one track and one detection.
 pub fn match_within(costs: &Costs, limit: f64) -> Matching {
-    let Costs { rows, columns, values } = costs;
-    let (rows, columns) = (*rows, *columns);
-    let mut row_of = vec![None; rows];
-    if rows > 0 && columns > 0 {
-        // A row stays free at no cost in a column of its own; the little more than nothing makes a pair at the limit win.
-        const FREE: f64 = 1e-12;
-        let wide = columns + rows;
-        let mut extended = vec![FREE; rows * wide];
-        for (from, to) in values.chunks_exact(columns).zip(extended.chunks_exact_mut(wide)) {
-            // What is above the limit can never pay: no better than staying free.
-            to.iter_mut()
-                .zip(from)
-                .for_each(|(to, cost)| *to = if *cost > limit { 2.0 * FREE } else { cost - limit });
-        }
-        if let Ok((matched_rows, matched_columns)) = solve(rows, wide, &extended, false) {
-            for (row, column) in matched_rows.into_iter().zip(matched_columns) {
-                let taken = column < columns && values[row * columns + column] <= limit;
-                row_of[row] = taken.then_some(column);
-            }
-        }
+    let mut row_of = vec![None; costs.rows];
+    for (rows, columns) in groups(costs, limit) {
+        solve_group(costs, limit, &rows, &columns, &mut row_of);
     }
-    let mut free = vec![true; columns];
+    let mut free = vec![true; costs.columns];
     row_of.iter().flatten().for_each(|&column| free[column] = false);
     let pairs = row_of.iter().enumerate().filter_map(|(row, column)| Some((row, (*column)?))).collect();
-    let rows = (0..rows).filter(|&row| row_of[row].is_none()).collect();
-    Matching { pairs, rows, columns: (0..columns).filter(|&column| free[column]).collect() }
+    let rows = (0..costs.rows).filter(|&row| row_of[row].is_none()).collect();
+    Matching { pairs, rows, columns: (0..costs.columns).filter(|&column| free[column]).collect() }
+}
+
+/// The connected groups of rows and columns that pairs within the limit join; rows without any such pair are in none.
+fn groups(costs: &Costs, limit: f64) -> Vec<(Vec<usize>, Vec<usize>)> {
+    let admissible = |row: usize, column: usize| costs.at(row, column) <= limit;
+    let (mut row_seen, mut column_seen) = (vec![false; costs.rows], vec![false; costs.columns]);
+    let mut found = Vec::new();
+    for first in 0..costs.rows {
+        if std::mem::replace(&mut row_seen[first], true) {
+            continue;
+        }
+        let (mut rows, mut columns, mut looked_at) = (vec![first], Vec::new(), 0);
+        while let Some(&row) = rows.get(looked_at) {
+            looked_at += 1;
+            for column in (0..costs.columns).filter(|&column| admissible(row, column)) {
+                if !std::mem::replace(&mut column_seen[column], true) {
+                    columns.push(column);
+                    for other in (0..costs.rows).filter(|&other| admissible(other, column)) {
+                        if !std::mem::replace(&mut row_seen[other], true) {
+                            rows.push(other);
+                        }
+                    }
+                }
+            }
+        }
+        if !columns.is_empty() {
+            rows.sort_unstable();
+            columns.sort_unstable();
+            found.push((rows, columns));
+        }
+    }
+    found
+}
+
+fn solve_group(costs: &Costs, limit: f64, rows: &[usize], columns: &[usize], row_of: &mut [Option<usize>]) {
+    if let (&[row], &[column]) = (rows, columns) {
+        row_of[row] = Some(column);
+        return;
+    }
+    // A row stays free at no cost in a column of its own; the little more than nothing makes a pair at the limit win.
+    const FREE: f64 = 1e-12;
+    let wide = columns.len() + rows.len();
+    let mut extended = vec![FREE; rows.len() * wide];
+    for (line, &row) in extended.chunks_exact_mut(wide).zip(rows) {
+        for (place, &column) in line.iter_mut().zip(columns) {
+            let cost = costs.at(row, column);
+            // What is above the limit can never pay: no better than staying free.
+            *place = if cost > limit { 2.0 * FREE } else { cost - limit };
+        }
+    }
+    let Ok((matched_rows, matched_columns)) = solve(rows.len(), wide, &extended, false) else { return };
+    for (row, column) in matched_rows.into_iter().zip(matched_columns) {
+        if let Some(&column) = columns.get(column).filter(|&&column| costs.at(rows[row], column) <= limit) {
+            row_of[rows[row]] = Some(column);
+        }
+    }
 }
 
 #[cfg(test)]
@@ -109,7 +155,7 @@ mod tests {
         for column in 0..costs.columns {
             if !used[column] {
                 used[column] = true;
-                let here = costs.values[row * costs.columns + column] - limit;
+                let here = costs.at(row, column) - limit;
                 least = least.min(here + best(costs, limit, row + 1, used));
                 used[column] = false;
             }

@@ -314,14 +314,14 @@ mod tests {
         score: f64,
     }
 
-    /// Ids, boxes and scores of the original on its golden scenarios (tests/golden/bytetrack_golden.json). Ids are compared by the order in
-    /// which they appear: the original counts them across clips.
+    /// Ids, boxes and scores of the original: hand-made cases, and crowds (tests/golden/bytetrack.py).
     #[test]
     fn every_scenario_equals_the_originals_box_for_box() {
-        let golden: Golden =
-            serde_json::from_str(include_str!("../../../tests/golden/bytetrack_golden.json")).unwrap();
-        assert_eq!(golden.scenarios.len(), 4);
-        for Scenario { name, params, frames, expected } in golden.scenarios {
+        let read = |text: &str| serde_json::from_str::<Golden>(text).unwrap().scenarios;
+        let mut scenarios = read(include_str!("../../../tests/golden/bytetrack_golden.json"));
+        scenarios.extend(read(include_str!("../../../tests/golden/bytetrack_dense.json")));
+        assert_eq!(scenarios.len(), 8);
+        for Scenario { name, params, frames, expected } in scenarios {
             let Params { track_thresh, match_thresh, track_buffer, mot20, frame_rate } = params;
             let mut tracker =
                 ByteTracker::new(ByteParams { track_thresh, match_thresh, track_buffer, frame_rate, mot20 });

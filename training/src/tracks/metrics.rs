@@ -248,6 +248,39 @@ mod tests {
             .collect()
     }
 
+    /// Scores of TrackEval and motmetrics on clips with mistakes of every kind (tests/golden/mot_metrics.py).
+    #[test]
+    fn scores_equal_trackevals() {
+        let text = include_str!("../../../tests/golden/mot_metrics.json");
+        let golden: serde_json::Value = serde_json::from_str(text).unwrap();
+        let clips = golden["clips"].as_array().unwrap();
+        assert_eq!(clips.len(), 4);
+        for clip in clips {
+            let frames = |key: &str| -> Vec<Vec<Labelled>> {
+                let rows: Vec<Vec<[f64; 5]>> = serde_json::from_value(clip[key].clone()).unwrap();
+                let labelled =
+                    |&[id, x, y, w, h]: &[f64; 5]| Labelled { id: id as u32, tlwh: [x, y, w, h], score: 1.0 };
+                rows.iter().map(|row| row.iter().map(labelled).collect()).collect()
+            };
+            let scores = evaluate(&frames("truth"), &frames("found"));
+            let wanted = &clip["scores"];
+            let close = |name: &str, ours: f64, theirs: &serde_json::Value| {
+                let theirs = theirs.as_f64().unwrap();
+                assert!((ours - theirs).abs() < 1e-9, "{name}: {ours}, {theirs}");
+            };
+            close("mota", scores.mota, &wanted["mota"]);
+            close("motp", scores.motp, &wanted["motp"]);
+            close("idf1", scores.idf1, &wanted["idf1"]);
+            close("hota", scores.hota, &wanted["hota"]);
+            close("det_a", scores.det_a, &wanted["det_a"]);
+            close("ass_a", scores.ass_a, &wanted["ass_a"]);
+            close("idf1", scores.idf1, &wanted["motmetrics"]["idf1"]);
+            let counts = [scores.misses, scores.false_boxes, scores.switches].map(|n| n as u64);
+            let theirs = ["misses", "false_boxes", "switches"].map(|k| wanted[k].as_u64().unwrap());
+            assert_eq!(counts, theirs);
+        }
+    }
+
     #[test]
     fn a_perfect_result_scores_one_and_an_empty_one_nothing() {
         let truth = walk(4, 0.0);
