@@ -151,7 +151,7 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
     let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
     let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
     let mut predictions = predict(folder, &suite, &pairs, args.workers, stop)?;
-    predictions.sort_by(|a, b| a.0.cmp(&b.0));
+    predictions.sort_by_key(|(place, _)| *place);
     let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let results = tabulate(name, &suite, &predictions, ceilings.as_ref());

@@ -188,7 +188,7 @@ mod properties {
         #[test]
         fn quantized_values_stay_on_the_grid_and_near(v in -5.0f32..70.0, grid in prop_oneof![Just(1u16), Just(20)]) {
             let q = quantize(v, 64, grid);
-            prop_assert!(q <= 1000 && q % grid == 0);
+            prop_assert!(q <= 1000 && q.is_multiple_of(grid));
             let exact = (v / 64.0 * 1000.0).clamp(0.0, 1000.0);
             prop_assert!((f32::from(q) - exact).abs() <= f32::from(grid.max(2)) / 2.0 + 1e-2);
         }

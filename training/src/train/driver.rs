@@ -156,7 +156,7 @@ impl<'a> Driver<'a> {
                 (state.step + 1, state.total_steps + 1, state.samples + clips);
             state.seconds += seconds;
             let validation = match &self.validation {
-                Some(v) if state.total_steps % self.recipe.validate_every == 0 => {
+                Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
                     v.run(&network, &encoder, &self.pools)?
                 }
                 _ => BTreeMap::new(),
@@ -173,7 +173,7 @@ impl<'a> Driver<'a> {
             };
             curves::append(&log, &record)?;
             show(&bar, &record);
-            if state.total_steps % self.recipe.checkpoint_every == 0 && state.step < stage.steps {
+            if state.total_steps.is_multiple_of(self.recipe.checkpoint_every) && state.step < stage.steps {
                 last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
                 curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
             }

@@ -144,6 +144,9 @@ fn orthogonal(x: &Tensor) -> Result<Tensor> {
     Ok(if rows > columns { x.t()?.contiguous()? } else { x })
 }
 
+/// A variable with its name, its gradient and its moments.
+type Moving<'a> = (((&'a Var, &'a String), &'a Vec<f32>), (&'a mut Vec<f32>, &'a mut Vec<f32>));
+
 /// Variables under training with their moments.
 pub struct AdamW {
     names: Vec<String>,
@@ -187,7 +190,7 @@ impl AdamW {
         for (i, variable) in variables.enumerate() {
             shares[i % places].push(variable);
         }
-        let update = |share: Vec<(((&Var, &String), &Vec<f32>), (&mut Vec<f32>, &mut Vec<f32>))>| {
+        let update = |share: Vec<Moving<'_>>| {
             share.into_iter().try_for_each(|(((var, name), grad), (first, second))| {
                 if schedule.muon && is_block_matrix(name) {
                     rule.muon(var, name, grad, first)
