@@ -10,6 +10,7 @@ SHELL := /bin/bash
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 VENV := .venv
+TARGET := $(or $(CARGO_TARGET_DIR),target)
 # Used where `make test-peers` has installed it; the tests that need it say so when it is absent.
 ONNXRUNTIME := $(firstword $(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so*))
 ifneq ($(ONNXRUNTIME),)
@@ -26,7 +27,7 @@ help:
 
 demo: setup
 	@cargo build --release --quiet --workspace --bin utr --example demo
-	@target/release/examples/demo target/release/utr models/demo
+	@$(TARGET)/release/examples/demo $(TARGET)/release/utr models/demo
 
 test: setup
 	@cargo test --release --workspace
