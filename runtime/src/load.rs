@@ -66,8 +66,8 @@ impl Model {
     /// of encoder a bundle runs through tract, a Hugging Face folder through candle.
     ///
     /// # Errors
-    /// [`Error::Bundle`] where the folder is neither; [`Error::Memory`] where it does not fit; [`Error::Encoder`] where the encoder cannot read it; whatever the
-    /// model crate finds wrong with the files.
+    /// [`Error::Bundle`] where the folder is neither; [`Error::Memory`] where it does not fit; [`Error::Encoder`] where the
+    /// encoder cannot read it; whatever the model crate finds wrong with the files.
     pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
         if Bundle::is_bundle(folder) {
             Self::open_bundle(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))

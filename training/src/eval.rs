@@ -7,6 +7,7 @@
 use crate::files::{write_atomic, write_jsonl};
 use crate::stats::wilson;
 use crate::world::ceilings::Ceilings;
+use crate::world::questions::Kind as Form;
 use crate::world::suite::{Suite, SuitePair};
 use crate::world::{Posed, Renderer, Skill, grade};
 use anyhow::{Context, Result, ensure};
@@ -104,6 +105,8 @@ pub struct Row {
     pub chance: Option<f64>,
     /// Best single frame, best 4 frames, bag of frames.
     pub ceilings: Option<[f64; 3]>,
+    /// Items right by the form of the question: open, yes/no, multiple choice.
+    pub forms: [Share; 3],
 }
 
 /// A run's results.
@@ -117,6 +120,8 @@ pub struct Results {
     pub skills: Vec<Row>,
     /// Over all items of order skills: items, pairs, mean single-frame ceiling.
     pub order: (Share, Share, Option<f64>),
+    /// Items of order skills right by the form of the question: open, yes/no, multiple choice.
+    pub order_forms: [Share; 3],
     /// Over all items: items, pairs.
     pub all: (Share, Share),
     /// Items of pairs whose combination training never saw.
@@ -127,6 +132,7 @@ pub struct Results {
 struct Prediction {
     id: String,
     skill: Skill,
+    form: Form,
     held_out: bool,
     question: String,
     answer: String,
@@ -232,6 +238,7 @@ fn answer(
     Ok(Prediction {
         id: pair.id.clone(),
         skill: pair.skill,
+        form: posed.item.kind,
         held_out: pair.held_out,
         question: posed.item.question.clone(),
         answer: posed.item.answer.clone(),
@@ -244,6 +251,11 @@ fn shares<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> (Shar
     let n = pairs.clone().count();
     let right = pairs.clone().flatten().filter(|p| p.right).count();
     (Share::items(right, n), Share::pairs(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
+}
+
+/// Items right by the form of their question; twins share theirs.
+fn forms<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> [Share; 3] {
+    Form::ALL.map(|form| shares(pairs.clone().filter(move |p| p[0].form == form)).0)
 }
 
 fn tabulate(
@@ -264,12 +276,14 @@ fn tabulate(
             pairs,
             chance: known.map(|c| c.chance),
             ceilings,
+            forms: forms(of(*skill)),
         }
     };
     let skills: Vec<Row> = suite.skills.iter().map(row).collect();
     let singles: Vec<f64> = skills.iter().filter(|r| r.order).filter_map(|r| Some(r.ceilings?[0])).collect();
     let single = (!singles.is_empty()).then(|| singles.iter().sum::<f64>() / singles.len() as f64);
     let (items, pairs) = shares(predictions.iter().filter(|p| p[0].skill.is_order()));
+    let order_forms = forms(predictions.iter().filter(|p| p[0].skill.is_order()));
     let held_out = shares(predictions.iter().filter(|p| p[0].held_out)).0;
     let all = shares(predictions.iter());
     Results {
@@ -277,6 +291,7 @@ fn tabulate(
         suite: [suite.name.clone(), suite.hash()],
         skills,
         order: (items, pairs, single),
+        order_forms,
         all,
         held_out,
     }
@@ -288,12 +303,13 @@ fn markdown(results: &Results) -> String {
     let interval =
         |s: &Share| format!("{} [{}, {}]", percent(s.share), percent(s.interval[0]), percent(s.interval[1]));
     let mut text = String::from(
-        "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag |\n|---|---|---|---|---|---|---|---|\n",
+        "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag | open | yes/no | choice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
+    let by_form = |forms: &[Share; 3]| forms.each_ref().map(|s| percent(s.share)).join(" | ");
     for row in &results.skills {
         let known = |i: usize| row.ceilings.map_or("-".into(), |c| percent(c[i]));
         text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} |\n",
+            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.skill.word(),
             if row.order { "yes" } else { "" },
             interval(&row.items),
@@ -301,15 +317,20 @@ fn markdown(results: &Results) -> String {
             row.chance.map_or("-".into(), percent),
             known(0),
             known(1),
-            known(2)
+            known(2),
+            by_form(&row.forms)
         );
     }
     let (items, pairs, single) = &results.order;
     let single = single.map_or("-".into(), percent);
-    text +=
-        &format!("| **order skills** | yes | {} | {} | | {single} | | |\n", interval(items), interval(pairs));
     text += &format!(
-        "| **all skills** | | {} | {} | | | | |\n",
+        "| **order skills** | yes | {} | {} | | {single} | | | {} |\n",
+        interval(items),
+        interval(pairs),
+        by_form(&results.order_forms)
+    );
+    text += &format!(
+        "| **all skills** | | {} | {} | | | | | | | |\n",
         interval(&results.all.0),
         interval(&results.all.1)
     );

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashSet};
 
 use super::assign::{Costs, Matching, Xyxy, iou, match_within};
-use super::kalman::{Kalman, Measurement};
+use super::kalman::{Kalman, measured};
 use super::{Detection, Seen, Tracker};
 
 /// Thresholds; the defaults are the original's demo.
@@ -64,24 +64,7 @@ struct Track {
     detection: usize,
 }
 
-fn measured(xyxy: &Xyxy) -> Measurement {
-    let [left, top, right, bottom] = *xyxy;
-    let (width, height) = (right - left, bottom - top);
-    [left + width / 2.0, top + height / 2.0, width / height, height]
-}
-
 impl Track {
-    fn tlwh(&self) -> [f64; 4] {
-        let [x, y, aspect, height] = self.kalman.measurement();
-        let width = aspect * height;
-        [x - width / 2.0, y - height / 2.0, width, height]
-    }
-
-    fn xyxy(&self) -> Xyxy {
-        let [left, top, width, height] = self.tlwh();
-        [left, top, left + width, top + height]
-    }
-
     fn take(&mut self, detection: &Detection, index: usize, frame: u32) {
         self.kalman.update(measured(&detection.xyxy));
         (self.score, self.detection, self.frames[1]) = (detection.score, index, frame);
@@ -118,7 +101,7 @@ impl ByteTracker {
         limit: f64,
         weigh_scores: bool,
     ) -> Matching {
-        let boxes: Vec<Xyxy> = ids.iter().map(|id| self.tracks[id].xyxy()).collect();
+        let boxes: Vec<Xyxy> = ids.iter().map(|id| self.tracks[id].kalman.xyxy()).collect();
         let cost = |row: usize, column: usize| {
             let detection = &detections[candidates[column]];
             let cost = 1.0 - iou(&boxes[row], &detection.xyxy);
@@ -191,9 +174,10 @@ impl ByteTracker {
     fn drop_duplicates(&mut self) {
         let (mut drop_tracked, mut drop_lost) = (HashSet::new(), HashSet::new());
         let age = |track: &Track| track.frames[1] - track.frames[0];
-        let lost: Vec<(u32, Xyxy)> = self.lost.iter().map(|id| (*id, self.tracks[id].xyxy())).collect();
+        let lost: Vec<(u32, Xyxy)> =
+            self.lost.iter().map(|id| (*id, self.tracks[id].kalman.xyxy())).collect();
         for a in &self.tracked {
-            let place = self.tracks[a].xyxy();
+            let place = self.tracks[a].kalman.xyxy();
             for (b, _) in lost.iter().filter(|(_, other)| 1.0 - iou(&place, other) < DUPLICATE) {
                 if age(&self.tracks[a]) > age(&self.tracks[b]) {
                     drop_lost.insert(*b);
@@ -211,7 +195,7 @@ impl ByteTracker {
             let track = &self.tracks[id];
             track.confirmed.then(|| Seen {
                 id: *id,
-                tlwh: track.tlwh(),
+                tlwh: track.kalman.tlwh(),
                 score: track.score,
                 detection: track.detection,
             })

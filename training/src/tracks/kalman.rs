@@ -4,6 +4,8 @@
 //! ByteTrack's filter (reference.md §3.2). All its matrices are diagonal in the four quantities, so that the filter falls apart into four
 //! of two states (value, velocity) each: the same numbers without a matrix. Nothing is associated here.
 
+use super::assign::Xyxy;
+
 /// Standard deviation of a position, as a share of the height.
 const POSITION: f64 = 1.0 / 20.0;
 /// Of a velocity.
@@ -30,6 +32,13 @@ pub struct Kalman {
 /// The four deviations of one kind: proportional to the height but for the aspect's.
 fn deviations(height: f64, share: f64, aspect: f64) -> [f64; 4] {
     [share * height, share * height, aspect, share * height]
+}
+
+/// A box as it is measured.
+pub fn measured(xyxy: &Xyxy) -> Measurement {
+    let [left, top, right, bottom] = *xyxy;
+    let (width, height) = (right - left, bottom - top);
+    [left + width / 2.0, top + height / 2.0, width / height, height]
 }
 
 impl Kalman {
@@ -86,6 +95,19 @@ impl Kalman {
     /// The believed box: centre x, centre y, w/h, h.
     pub fn measurement(&self) -> Measurement {
         self.axes.map(|axis| axis.value)
+    }
+
+    /// The believed box: left, top, width, height.
+    pub fn tlwh(&self) -> [f64; 4] {
+        let [x, y, aspect, height] = self.measurement();
+        let width = aspect * height;
+        [x - width / 2.0, y - height / 2.0, width, height]
+    }
+
+    /// The believed box: left, top, right, bottom.
+    pub fn xyxy(&self) -> Xyxy {
+        let [left, top, width, height] = self.tlwh();
+        [left, top, left + width, top + height]
     }
 }
 

@@ -5,7 +5,7 @@
 //! what ByteTrack is for.
 
 use super::assign::{Costs, Xyxy, iou, match_within};
-use super::kalman::Kalman;
+use super::kalman::{Kalman, measured};
 use super::{Detection, Seen, Tracker};
 
 /// Thresholds of SORT; the defaults are the original's.
@@ -37,23 +37,6 @@ struct Predicted {
     detection: usize,
 }
 
-fn measured(xyxy: &Xyxy) -> [f64; 4] {
-    let (width, height) = (xyxy[2] - xyxy[0], xyxy[3] - xyxy[1]);
-    [xyxy[0] + width / 2.0, xyxy[1] + height / 2.0, width / height, height]
-}
-
-impl Predicted {
-    fn tlwh(&self) -> [f64; 4] {
-        let [x, y, aspect, height] = self.kalman.measurement();
-        [x - aspect * height / 2.0, y - height / 2.0, aspect * height, height]
-    }
-
-    fn xyxy(&self) -> Xyxy {
-        let [left, top, width, height] = self.tlwh();
-        [left, top, left + width, top + height]
-    }
-}
-
 /// SORT.
 #[derive(Clone, Debug)]
 pub struct Sort {
@@ -80,7 +63,7 @@ impl Tracker for Sort {
         }
         let strong: Vec<usize> =
             (0..detections.len()).filter(|&i| detections[i].score > self.params.min_score).collect();
-        let boxes: Vec<Xyxy> = self.tracks.iter().map(Predicted::xyxy).collect();
+        let boxes: Vec<Xyxy> = self.tracks.iter().map(|t| t.kalman.xyxy()).collect();
         let cost = |row: usize, column: usize| 1.0 - iou(&boxes[row], &detections[strong[column]].xyxy);
         let matching = match_within(&Costs::new(boxes.len(), strong.len(), cost), 1.0 - self.params.min_iou);
         for &(row, column) in &matching.pairs {
@@ -107,7 +90,8 @@ impl Tracker for Sort {
         let shown = |track: &&Predicted| {
             track.unseen == 0 && (track.streak >= params.min_hits || *frame <= params.min_hits)
         };
-        let seen = |t: &Predicted| Seen { id: t.id, tlwh: t.tlwh(), score: t.score, detection: t.detection };
+        let seen =
+            |t: &Predicted| Seen { id: t.id, tlwh: t.kalman.tlwh(), score: t.score, detection: t.detection };
         tracks.iter().filter(shown).map(seen).collect()
     }
 }
