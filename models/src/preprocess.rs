@@ -1,7 +1,7 @@
 //! From an RGB picture of any size to the tensor the vision tower reads.
 //!
 //! Comes in: [`RgbFrame`] and a `preprocessor_config.json`. Goes out: a resized [`RgbFrame`] and (3, H, W) f32 pixels.
-//! The resize repeats Pillow's bicubic filter bit for bit: separable, horizontal pass first, antialiased support,
+//! The resize repeats Pillow's filters bit for bit: separable, horizontal pass first, antialiased support,
 //! fixed-point weights, bytes between the passes (reference.md §1.1). The aspect ratio is not kept, nothing is cropped
 //! or padded: that is how SigLIP for LLaVA-OneVision sees a frame. No colour conversion happens here.
 
@@ -17,8 +17,32 @@ use crate::frame::RgbFrame;
 const PRECISION_BITS: u32 = 32 - 8 - 2;
 /// Pillow's number for the bicubic filter.
 const RESAMPLE_BICUBIC: u64 = 3;
-/// Half width of the cubic kernel in source pixels at scale one.
-const BICUBIC_SUPPORT: f64 = 2.0;
+
+/// How a picture is resized; both are antialiased, as Pillow's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Filter {
+    /// What language models' towers are trained with.
+    Bicubic,
+    /// What detectors are trained with.
+    Bilinear,
+}
+
+impl Filter {
+    /// Half width of the kernel in source pixels at scale one.
+    fn support(self) -> f64 {
+        match self {
+            Filter::Bicubic => 2.0,
+            Filter::Bilinear => 1.0,
+        }
+    }
+
+    fn weight(self, x: f64) -> f64 {
+        match self {
+            Filter::Bicubic => bicubic(x),
+            Filter::Bilinear => (1.0 - x.abs()).max(0.0),
+        }
+    }
+}
 
 /// How a frame becomes pixels: the target size and the normalisation.
 #[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
@@ -99,7 +123,7 @@ impl Preprocessor {
 
     /// Resizes to this preprocessor's size and returns normalised (3, H, W) pixels.
     pub fn frame_pixels(&self, frame: &RgbFrame) -> Result<Vec<f32>> {
-        Ok(self.pixels(&resize(frame, (self.height, self.width))?))
+        Ok(self.pixels(&resize(frame, (self.height, self.width), Filter::Bicubic)?))
     }
 
     /// Normalises a frame as it is, without resizing: (3, height, width), `(byte * rescale - mean) / std`.
@@ -124,8 +148,8 @@ impl Preprocessor {
     }
 }
 
-/// Resizes to `(height, width)` exactly as Pillow 13's `Image.resize(.., BICUBIC)`; a pass is skipped where that side is kept.
-pub fn resize(frame: &RgbFrame, (height, width): (usize, usize)) -> Result<RgbFrame> {
+/// Resizes to `(height, width)` exactly as Pillow 13's `Image.resize`; a pass is skipped where that side is kept.
+pub fn resize(frame: &RgbFrame, (height, width): (usize, usize), filter: Filter) -> Result<RgbFrame> {
     if height == 0 || width == 0 {
         return Err(Error::Argument(format!(
             "cannot resize to {width}x{height}: both sides must be above zero"
@@ -133,11 +157,11 @@ pub fn resize(frame: &RgbFrame, (height, width): (usize, usize)) -> Result<RgbFr
     }
     let horizontal = |frame: &RgbFrame| match width == frame.width {
         true => Ok(frame.clone()),
-        false => RgbFrame::new(width, frame.height, resample_rows(frame, width)),
+        false => RgbFrame::new(width, frame.height, resample_rows(frame, width, filter)),
     };
     let vertical = |frame: &RgbFrame| match height == frame.height {
         true => Ok(frame.clone()),
-        false => RgbFrame::new(frame.width, height, resample_columns(frame, height)),
+        false => RgbFrame::new(frame.width, height, resample_columns(frame, height, filter)),
     };
     // Pillow 13 shrinks the height first where it loses more than twice as many rows as columns; earlier versions never
     // did. The order shows only in bytes that are rounded or clipped between the passes.
@@ -166,10 +190,10 @@ fn bicubic(x: f64) -> f64 {
 }
 
 /// Fixed-point weights for every output sample; the kernel is stretched by the scale when shrinking.
-fn filter_taps(source: usize, target: usize) -> Vec<Taps> {
+fn filter_taps(source: usize, target: usize, filter: Filter) -> Vec<Taps> {
     let scale = source as f64 / target as f64;
     let filter_scale = scale.max(1.0);
-    let support = BICUBIC_SUPPORT * filter_scale;
+    let support = filter.support() * filter_scale;
     let inverse = 1.0 / filter_scale;
     (0..target)
         .map(|out| {
@@ -177,7 +201,8 @@ fn filter_taps(source: usize, target: usize) -> Vec<Taps> {
             // `as usize` truncates towards zero and saturates there, which is the clamp to the left edge.
             let start = (center - support + 0.5) as usize;
             let end = ((center + support + 0.5) as usize).min(source);
-            let raw: Vec<f64> = (start..end).map(|i| bicubic((i as f64 - center + 0.5) * inverse)).collect();
+            let raw: Vec<f64> =
+                (start..end).map(|i| filter.weight((i as f64 - center + 0.5) * inverse)).collect();
             let total: f64 = raw.iter().sum();
             let weights =
                 raw.iter().map(|&w| fixed_point(if total == 0.0 { w } else { w / total })).collect();
@@ -198,8 +223,8 @@ fn to_byte(sum: i32) -> u8 {
     (sum >> PRECISION_BITS).clamp(0, 255) as u8
 }
 
-fn resample_rows(frame: &RgbFrame, width: usize) -> Vec<u8> {
-    let taps = filter_taps(frame.width, width);
+fn resample_rows(frame: &RgbFrame, width: usize, filter: Filter) -> Vec<u8> {
+    let taps = filter_taps(frame.width, width, filter);
     let mut out = Vec::with_capacity(width * frame.height * 3);
     for row in frame.data.chunks_exact(frame.width * 3) {
         for tap in &taps {
@@ -217,11 +242,11 @@ fn resample_rows(frame: &RgbFrame, width: usize) -> Vec<u8> {
     out
 }
 
-fn resample_columns(frame: &RgbFrame, height: usize) -> Vec<u8> {
+fn resample_columns(frame: &RgbFrame, height: usize, filter: Filter) -> Vec<u8> {
     let stride = frame.width * 3;
     let mut out = Vec::with_capacity(stride * height);
     let mut sums = vec![ROUNDING; stride];
-    for tap in filter_taps(frame.height, height) {
+    for tap in filter_taps(frame.height, height, filter) {
         sums.fill(ROUNDING);
         for (row, &weight) in frame.data.chunks_exact(stride).skip(tap.start).zip(&tap.weights) {
             for (sum, &byte) in sums.iter_mut().zip(row) {
@@ -291,7 +316,7 @@ mod tests {
             let (w, h, ow, oh) = (n("width"), n("height"), n("out_width"), n("out_height"));
             let source = RgbFrame::new(w, h, take(w * h * 3)).unwrap();
             let expected = take(ow * oh * 3);
-            let found = resize(&source, (oh, ow)).unwrap();
+            let found = resize(&source, (oh, ow), Filter::Bicubic).unwrap();
             assert_eq!(found.data, expected, "{w}x{h} -> {ow}x{oh} differs from Pillow");
         }
         assert_eq!(at, bytes.len());
@@ -338,7 +363,7 @@ mod tests {
         #[test]
         fn a_flat_picture_stays_flat(w in 1usize..90, h in 1usize..90, ow in 1usize..90, oh in 1usize..90, v: u8) {
             let source = RgbFrame::new(w, h, vec![v; w * h * 3]).unwrap();
-            let found = resize(&source, (oh, ow)).unwrap();
+            let found = resize(&source, (oh, ow), Filter::Bicubic).unwrap();
             prop_assert!(found.data.iter().all(|&byte| byte == v));
         }
     }

@@ -1,6 +1,6 @@
 //! Video to UTR data to a trained, measured, quantized bundle: the library behind `utr-train`.
 //!
-//! The modules in the order of the data: world (and, later, experts) → tracks → queries → train → tpl, eval → export. `run` calls them all.
+//! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval → export. `run` calls them all.
 
 pub mod files;
 pub mod parts;
@@ -8,6 +8,8 @@ pub mod sample;
 pub mod stats;
 
 pub mod world;
+
+pub mod experts;
 
 pub mod tracks;
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
 use utr_training::train::recipe::Kind;
-use utr_training::{eval, export, run, tpl, tracks, world};
+use utr_training::{eval, experts, export, run, tpl, tracks, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
@@ -30,6 +30,8 @@ struct Cli {
 enum Command {
     /// Clips of the procedural world with ground truth, tracks, questions and conversations
     World(world::command::WorldArgs),
+    /// Clips to detections: what moves, Grounding DINO, or the world's truth
+    Annotate(Box<experts::command::AnnotateArgs>),
     /// Detections to tracks: ByteTrack, SORT or plain overlap
     Track(tracks::command::TrackArgs),
     /// The stages of a recipe up to the first that moves more than the projector
@@ -102,6 +104,7 @@ fn execute(command: Command) -> Result<()> {
     }
     match command {
         Command::World(args) => world::command::run(&args),
+        Command::Annotate(args) => experts::command::run(&args),
         Command::Track(args) => tracks::command::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),

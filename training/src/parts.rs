@@ -2,12 +2,15 @@
 //!
 //! Comes in: an output file, and the lines of part 0, 1, …, in any order. Goes out: beside the output a folder `NAME.parts` of finished parts, and at the end
 //! the output, which is all parts in order: the same bytes however often the work was stopped. Several machines take parts of their own
-//! ([`Shard`]); their outputs one after the other are then dealt out like cards.
+//! ([`Shard`]); their outputs one after the other (`cat`) are what one machine would have written.
 
 use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use rand::SeedableRng;
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
 use utr_models::atomic;
 
 use crate::files::write_atomic;
@@ -67,7 +70,7 @@ impl Parts {
     }
 }
 
-/// A share of the work: what leaves `index` when its place is divided by `of`.
+/// A share of the work: the stretch number `index` of `of` stretches of (nearly) the same length.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Shard {
     /// From 0.
@@ -77,9 +80,10 @@ pub struct Shard {
 }
 
 impl Shard {
-    /// Whether the thing at `place` belongs to it.
-    pub fn holds(&self, place: usize) -> bool {
-        place % self.of == self.index
+    /// Its places among `total`.
+    pub fn range(&self, total: usize) -> std::ops::Range<usize> {
+        let start = |index: usize| (index as u128 * total as u128 / self.of as u128) as usize;
+        start(self.index)..start(self.index + 1)
     }
 }
 
@@ -101,14 +105,25 @@ impl std::str::FromStr for Shard {
     }
 }
 
+/// A generator for the part called `name`: it depends on nothing else but the seed, so that the order and the share of the work do not matter.
+pub fn generator(seed: u64, name: &str) -> ChaCha8Rng {
+    let digest = Sha256::digest(format!("{seed}/{name}").as_bytes());
+    let mut bytes = [0; 32];
+    bytes.copy_from_slice(&digest);
+    ChaCha8Rng::from_seed(bytes)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
 
     #[test]
-    fn shards_part_the_work() {
+    fn shards_part_the_work_in_order() {
         let shards: Vec<Shard> = ["0/3", "1/3", "2/3"].map(|s| s.parse().unwrap()).to_vec();
-        assert!((0..30).all(|i| shards.iter().filter(|s| s.holds(i)).count() == 1));
+        for total in [0, 1, 2, 30, 31] {
+            let places: Vec<usize> = shards.iter().flat_map(|s| s.range(total)).collect();
+            assert_eq!(places, (0..total).collect::<Vec<_>>());
+        }
         assert!(["3/3", "0/0", "1", "a/b"].iter().all(|s| s.parse::<Shard>().is_err()));
         assert_eq!(shards[1].to_string(), "1/3");
     }

@@ -5,16 +5,14 @@
 //! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
 
 use crate::files::{read_jsonl, write_jsonl, write_lines};
-use crate::parts::{Parts, Shard};
+use crate::parts::{Parts, Shard, generator};
 use crate::queries::llava::{self, Conversation, Media, Record};
 use crate::sample::Sample;
 use crate::train::encode::{Encoder, Masking};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
+use rand::Rng;
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use utr_models::{Network, RgbFrame};
 use utr_runtime::capture::CaptureOptions;
@@ -142,18 +140,11 @@ impl Scorer {
     }
 }
 
-/// A generator that depends on the seed and the sample's name, so that the order and the subset of a data set do not matter.
-fn generator(seed: u64, id: &str) -> ChaCha8Rng {
-    let digest = Sha256::digest(format!("{seed}/{id}").as_bytes());
-    let mut bytes = [0; 32];
-    bytes.copy_from_slice(&digest);
-    ChaCha8Rng::from_seed(bytes)
-}
-
 /// Runs `utr-train tpl`.
 pub fn run(args: &TplArgs) -> Result<()> {
     let all = llava::read(&args.data)?;
-    let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| args.shard.holds(*i)).collect();
+    let mine = args.shard.range(all.len());
+    let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| mine.contains(i)).collect();
     // Text alone has no frames to compare.
     let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;

@@ -4,7 +4,7 @@
 //! answer is the likeliest token at every place, word for word. Stricter than grading a reply, and one forward pass per clip; the
 //! scores that are reported come from `eval`, which generates.
 
-use crate::sample::{Sample, Turn};
+use crate::sample::Sample;
 use crate::train::encode::Encoder;
 use crate::world::suite::{Suite, SuitePair};
 use crate::world::{Posed, Renderer, STEPS};
@@ -23,7 +23,7 @@ fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
     Sample {
         id: id.to_string(),
         frames: (first..first + frames).map(|t| renderer.frame(t as f32)).collect(),
-        turns: vec![Turn { question: posed.item.question.clone(), answer: posed.item.answer.clone() }],
+        turns: vec![posed.item.turn()],
     }
 }
 

@@ -22,7 +22,9 @@ use crate::window::EncodedFrame;
 
 pub use candle::CandleEncoder;
 #[cfg(feature = "ort")]
-pub use ort::{OrtEncoder, library as onnxruntime_library, load as load_onnxruntime};
+pub use ort::{
+    OrtEncoder, library as onnxruntime_library, load as load_onnxruntime, session as onnxruntime_session,
+};
 #[cfg(feature = "tract")]
 pub use tract::TractEncoder;
 

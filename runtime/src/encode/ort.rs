@@ -62,21 +62,28 @@ fn environment() -> Result<Environment> {
     Ok(slot.insert(environment).clone())
 }
 
+/// A graph on the CPU, ready to run; any graph, the host's experts use it too.
+///
+/// # Errors
+/// [`Error::Encoder`] where the library is missing or the graph is refused.
+pub fn session(onnx: &Path) -> Result<Session> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    Session::builder(&environment()?)
+        .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level3)?))
+        .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
+        .and_then(|mut builder| builder.commit_from_file(onnx))
+        .map_err(|error| Error::encoder(NAME, format!("{}: {error}", onnx.display())))
+}
+
 impl OrtEncoder {
     /// Loads the library and the graph, and runs it once: the session is warm and its newline known.
     ///
     /// # Errors
     /// [`Error::Encoder`] where the library is missing or the graph is refused.
     pub fn open(onnx: &Path, preprocessor: Preprocessor) -> Result<Self> {
-        let environment = environment()?;
         let fail =
             |error: &dyn std::fmt::Display| Error::encoder(NAME, format!("{}: {error}", onnx.display()));
-        let threads = std::thread::available_parallelism().map_or(1, usize::from);
-        let session = Session::builder(&environment)
-            .and_then(|builder| Ok(builder.with_optimization_level(GraphOptimizationLevel::Level3)?))
-            .and_then(|builder| Ok(builder.with_intra_threads(threads)?))
-            .and_then(|mut builder| builder.commit_from_file(onnx))
-            .map_err(|error| fail(&error))?;
+        let session = session(onnx)?;
         let mut encoder = Self { session, newline: Vec::new(), tokens: 0, hidden: 0, preprocessor };
         let blank = vec![0.0; 3 * encoder.preprocessor.height * encoder.preprocessor.width];
         let (shape, _, newline) = encoder.run(&blank, 1)?;

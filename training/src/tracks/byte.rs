@@ -23,7 +23,7 @@ pub struct ByteParams {
     #[arg(long, default_value_t = 30)]
     pub track_buffer: u32,
     /// Frames a second of the video
-    #[arg(long, default_value_t = 30.0)]
+    #[arg(skip = 30.0)]
     pub frame_rate: f64,
     /// Scores do not weigh in (as for MOT20)
     #[arg(long)]

@@ -23,8 +23,18 @@ pub struct FrameObjects {
     pub width: u32,
     /// Rows.
     pub height: u32,
+    /// Frames per second of the clip, where the expert knows.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub fps: Option<f64>,
+    /// The frame begins a new shot.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub cut: bool,
     /// In the expert's order.
     pub objects: Vec<Object>,
+}
+
+fn is_false(value: &bool) -> bool {
+    !*value
 }
 
 /// One box with what is known of it.
@@ -64,6 +74,10 @@ pub struct ClipObjects {
     pub width: u32,
     /// Rows.
     pub height: u32,
+    /// Frames per second, where known.
+    pub fps: Option<f64>,
+    /// Frames (from 1) that begin a new shot, in order.
+    pub cuts: Vec<u32>,
     /// Frame 1, 2, …; gaps are empty.
     pub frames: Vec<Vec<Object>>,
 }
@@ -79,7 +93,7 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
     let mut clips: Vec<ClipObjects> = Vec::new();
     let mut given = std::collections::HashSet::new();
     for line in read_jsonl::<FrameObjects>(path)? {
-        let FrameObjects { video, frame, width, height, objects } = line;
+        let FrameObjects { video, frame, width, height, fps, cut, objects } = line;
         let fail = |what: String| Error::format(path, format!("{video}, frame {frame}: {what}"));
         if frame == 0 || frame > MOST_FRAMES {
             return Err(fail(format!("frames count from 1 to {MOST_FRAMES}")));
@@ -96,16 +110,27 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
         }
         let place = clips.iter().position(|c| c.video == video).unwrap_or(clips.len());
         if place == clips.len() {
-            clips.push(ClipObjects { video: video.clone(), width, height, frames: Vec::new() });
+            clips.push(ClipObjects {
+                video: video.clone(),
+                width,
+                height,
+                fps,
+                cuts: Vec::new(),
+                frames: Vec::new(),
+            });
         }
         let clip = &mut clips[place];
         if (clip.width, clip.height) != (width, height) {
             return Err(fail(format!("{width}x{height} pixels after {}x{}", clip.width, clip.height)));
         }
+        if cut {
+            clip.cuts.push(frame);
+        }
         let frame = frame as usize;
         clip.frames.resize_with(clip.frames.len().max(frame), Vec::new);
         clip.frames[frame - 1] = objects;
     }
+    clips.iter_mut().for_each(|c| c.cuts.sort_unstable());
     Ok(clips)
 }
 
@@ -123,7 +148,15 @@ mod tests {
             action: None,
             caption: None,
         };
-        FrameObjects { video: video.into(), frame, width: 64, height: 48, objects: vec![object] }
+        FrameObjects {
+            video: video.into(),
+            frame,
+            width: 64,
+            height: 48,
+            fps: None,
+            cut: false,
+            objects: vec![object],
+        }
     }
 
     fn read_back(lines: &[FrameObjects]) -> Result<Vec<ClipObjects>> {

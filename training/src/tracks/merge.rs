@@ -112,7 +112,7 @@ mod tests {
         let frames: Vec<Vec<Object>> = words.iter().map(|(c, a)| vec![object(0.0, c, *a)]).collect();
         let seen = Seen { id: 7, tlwh: [-4.0, 0.0, 10.0, 10.0], score: 0.9, detection: 0 };
         let seen = vec![vec![seen]; frames.len()];
-        (ClipObjects { video: "v".into(), width: 64, height: 64, frames }, seen)
+        (ClipObjects { video: "v".into(), width: 64, height: 64, fps: None, cuts: Vec::new(), frames }, seen)
     }
 
     #[test]

@@ -135,6 +135,11 @@ impl Recipe {
                 frames && !stage.frames.is_empty(),
                 bad("frames must list 1 to 32 frames with odds above zero")
             );
+            let kinds = stage.mix.kinds;
+            ensure!(
+                kinds.iter().all(|odds| *odds >= 0.0) && kinds.iter().sum::<f32>() > 0.0,
+                bad("kinds must be three odds (open, yes/no, multiple choice), one of them above zero")
+            );
             stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
         }

@@ -12,7 +12,7 @@ use serde::{Deserialize, Serialize};
 use utr_models::{Error, Result};
 
 use super::extra_trees::{Forest, Growth, Table};
-use super::observe::{Observed, PER_BAG, bare, two_answers, width_at};
+use super::observe::{Observed, PER_BAG, two_answers, width_at};
 use super::suite::Suite;
 use super::{HoldOut, Item, Kind, Posed, STEPS, Script, Skill, Split, clip_seed, pair};
 use crate::files::write_atomic;
@@ -364,7 +364,7 @@ impl Lexicon {
 /// The two answers as "the first" and "the second" of [`two_answers`].
 fn relative_classes(item: &Item, [right, _]: [String; 2]) -> [String; 2] {
     let [first, _] = two_answers(item);
-    let is_first = right == first || bare(item, &item.answer).to_lowercase() == first;
+    let is_first = right == first || item.bare(&item.answer).to_lowercase() == first;
     if is_first { ["<first>".into(), "<second>".into()] } else { ["<second>".into(), "<first>".into()] }
 }
 
@@ -377,7 +377,7 @@ fn tokens(text: &str) -> impl Iterator<Item = String> + '_ {
 /// object of slot n where it names one (or its colour or category, where that is what is asked), since these words differ
 /// from clip to clip.
 fn canonical(item: &Item, script: &Script, slots: &[usize], answer: &str) -> String {
-    let bare = bare(item, answer);
+    let bare = item.bare(answer);
     let bare = bare.strip_prefix("the ").or(bare.strip_prefix("a ")).unwrap_or(bare);
     let mut named = slots.iter().enumerate().filter(|(_, index)| {
         let Some(object) = script.objects.get(**index) else { return false };

@@ -9,9 +9,13 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
+use super::facts::{Fact, facts};
+use super::questions::pose_as;
+use super::scene_facts::image_facts;
+use super::timeline::timelines;
 use super::{
-    EventKind, Item, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, image_questions,
-    pair, questions, state_at, truth,
+    EventKind, Item, Kind, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, pair,
+    state_at, truth,
 };
 use crate::queries::{ClipTracks, Listing, QueryFrame, Track, TrackAction, TrackBox, caption, utr_turn};
 use crate::sample::{Sample, Turn};
@@ -35,6 +39,8 @@ pub struct Mix {
     pub skill_turns: usize,
     /// UTR queries: one attribute in, the whole trajectory out.
     pub utr_turns: usize,
+    /// Courses of one object (its colours, its deeds) as one list.
+    pub timeline_turns: usize,
     /// Captions of the clip, of single frames, and lists of events.
     pub caption_turns: usize,
     /// Short questions on place, number and time.
@@ -43,6 +49,8 @@ pub struct Mix {
     pub pair_share: f64,
     /// Skills that such clips are made for; empty means all.
     pub skills: Vec<Skill>,
+    /// Odds of open, yes/no and multiple-choice questions.
+    pub kinds: [f32; 3],
     /// How boxes are listed.
     pub listing: Listing,
     /// Where the attribute of a UTR query is taken from.
@@ -54,10 +62,12 @@ impl Default for Mix {
         Self {
             skill_turns: 5,
             utr_turns: 1,
+            timeline_turns: 0,
             caption_turns: 1,
             instruction_turns: 2,
             pair_share: 0.5,
             skills: Vec::new(),
+            kinds: [1.0; 3],
             listing: Listing::default(),
             query: QueryFrame::Random,
         }
@@ -152,15 +162,57 @@ pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let (script, posed) = draw_clip(seed, twin, mix, config, &mut rng);
     // Each fact several times over, in other words: what can be read off a clip is worth more than one question.
     let rounds = if frames == 1 { 0 } else { ROUNDS };
-    let asked: Vec<Item> = (0..rounds).flat_map(|_| questions(&script, &mut rng)).collect();
+    let asked: Vec<Item> =
+        (0..rounds).flat_map(|_| asked_of(turned(facts(&script, &mut rng)), mix, &mut rng)).collect();
     let first = start(posed.as_ref(), &asked, frames, &mut rng);
-    let asked = if frames == 1 { image_questions(&script, first, &mut rng) } else { asked };
+    let asked = match frames {
+        1 => asked_of(image_facts(&script, first, &mut rng), mix, &mut rng),
+        _ => asked,
+    };
     let id = format!("world-{seed:016x}{}-{frames}", if twin { "-twin" } else { "" });
     let tracks = world_tracks(&script, &id, FRAME_SIZE, first, frames);
-    let turns = turns(posed, asked, &tracks, mix, first, &mut rng);
+    let turns = turns(&script, posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
     Sample { id, frames: drawn, turns }
+}
+
+/// With every fact of a circle of three (colours, deeds) its two others: a suite asks one, training asks all.
+fn turned(facts: Vec<Fact>) -> Vec<Fact> {
+    let three = |fact: Fact| match (&fact.slots[..], fact.skill) {
+        ([name, from], Skill::AttributeChange | Skill::ActionSequence) => {
+            let circle = [from.clone(), fact.right.clone(), fact.twin.clone()];
+            let at = |i: usize| circle[i % 3].clone();
+            let other = |i: usize| {
+                let mut options = vec![at(i + 1), at(i + 2)];
+                options.sort();
+                Fact {
+                    slots: vec![name.clone(), at(i)],
+                    right: at(i + 1),
+                    twin: at(i + 2),
+                    options,
+                    ..fact.clone()
+                }
+            };
+            vec![other(0), other(1), other(2)]
+        }
+        _ => vec![fact],
+    };
+    facts.into_iter().flat_map(three).collect()
+}
+
+/// One question per fact, of a kind drawn as the mix has it.
+fn asked_of(facts: Vec<Fact>, mix: &Mix, rng: &mut ChaCha8Rng) -> Vec<Item> {
+    let odds: f32 = mix.kinds.iter().sum();
+    let ask = |fact: &Fact| {
+        let mut draw = rng.random_range(0.0..odds);
+        let kind = Kind::ALL.into_iter().zip(mix.kinds).find(|(_, odds)| {
+            draw -= odds;
+            draw < 0.0
+        });
+        pose_as(fact, kind.map_or(Kind::Open, |(kind, _)| kind), rng)
+    };
+    facts.iter().map(ask).collect()
 }
 
 fn draw_clip(
@@ -195,6 +247,7 @@ fn start(posed: Option<&Item>, asked: &[Item], frames: usize, rng: &mut ChaCha8R
 
 /// The sample's questions, at least one.
 fn turns(
+    script: &Script,
     posed: Option<Item>,
     asked: Vec<Item>,
     tracks: &ClipTracks,
@@ -215,6 +268,9 @@ fn turns(
     asked.shuffle(rng);
     let utr = asked.iter().filter_map(|t| utr_turn(tracks, t, mix.query, &mix.listing, rng).map(|u| u.turn));
     turns.extend(utr.take(mix.utr_turns).collect::<Vec<_>>());
+    if mix.timeline_turns > 0 {
+        turns.extend(timelines(script, tracks, first, rng).into_iter().take(mix.timeline_turns));
+    }
     turns.extend(captions(tracks, mix, rng));
     let wanted = turns.len() + mix.instruction_turns;
     turns.extend(caption::instructions(tracks, &mix.listing, rng));
@@ -236,7 +292,7 @@ fn skill_turns(posed: Option<Item>, items: Vec<Item>, wanted: usize) -> Vec<Turn
         }
     }
     chosen.truncate(wanted);
-    chosen.into_iter().map(|i| Turn { question: i.question, answer: i.answer }).collect()
+    chosen.iter().map(Item::turn).collect()
 }
 
 fn captions(tracks: &ClipTracks, mix: &Mix, rng: &mut ChaCha8Rng) -> Vec<Turn> {

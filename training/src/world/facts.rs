@@ -56,11 +56,10 @@ impl Seen {
         self.count(object, 0, STEPS - 1) == STEPS
     }
 
-    /// The first `length` steps in a row that show `object`.
-    pub(super) fn stretch(&self, object: usize, length: usize) -> Option<[usize; 2]> {
-        (0..=STEPS.checked_sub(length)?)
-            .find(|&from| self.count(object, from, from + length - 1) == length)
-            .map(|from| [from, from + length - 1])
+    /// The first `length` steps in a row that show all `objects`.
+    pub(super) fn stretch(&self, objects: &[usize], length: usize) -> Option<[usize; 2]> {
+        let shown = |from| objects.iter().all(|&o| self.count(o, from, from + length - 1) == length);
+        (0..=STEPS.checked_sub(length)?).find(|&from| shown(from)).map(|from| [from, from + length - 1])
     }
 
     /// Whether a transient event shows: the object is seen just before, just after and (unless it blinks) during it.
@@ -131,7 +130,7 @@ fn travel_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
     let visible = seen.count(index, 0, STEPS - 1);
     match script.played_behaviour(index) {
         Behaviour::Scroll { heading, .. } => {
-            let window = seen.stretch(index, 4)?;
+            let window = seen.stretch(&[index], 4)?;
             let options =
                 if heading.is_horizontal() { texts(["left", "right"]) } else { texts(["up", "down"]) };
             (visible >= 14).then_some(())?;
@@ -141,10 +140,12 @@ fn travel_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             // Halves, not ends: a slow phase lingers in or out of view, and a stricter rule would show in single frames.
             (seen.count(index, 0, 15) >= 5 && seen.count(index, 16, 31) >= 5).then_some(())?;
             let words = ["speeding up", "slowing down"];
-            fact(Skill::Speed, WHOLE, vec![name], pair(to > from, words), texts(words))
+            // Short pieces show it where the object stays in view.
+            let window = seen.stretch(&[index], 12).unwrap_or(WHOLE);
+            fact(Skill::Speed, window, vec![name], pair(to > from, words), texts(words))
         }
         Behaviour::Orbit { clockwise, period, .. } => {
-            let window = seen.stretch(index, (period / 2.0) as usize + 1)?;
+            let window = seen.stretch(&[index], (period / 2.0) as usize + 1)?;
             (visible >= 20).then_some(())?;
             let words = ["clockwise", "anticlockwise"];
             fact(Skill::Rotation, window, vec![name], pair(clockwise, words), texts(words))
@@ -156,7 +157,8 @@ fn travel_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
             options.sort();
             let (right, twin) = if gap < 0.0 { (me, other) } else { (other, me) };
             let subjects = vec![leader.min(index), leader.max(index)];
-            Some(Fact { skill: Skill::Follow, subjects, window: WHOLE, slots: vec![], options, right, twin })
+            let window = seen.stretch(&[index, leader], 4).unwrap_or(WHOLE);
+            Some(Fact { skill: Skill::Follow, subjects, window, slots: vec![], options, right, twin })
         }
         _ => None,
     }
@@ -180,14 +182,14 @@ fn change_fact(script: &Script, seen: &Seen, index: usize) -> Option<Fact> {
     let visible = seen.count(index, 0, STEPS - 1);
     match script.played_behaviour(index) {
         Behaviour::Pulse { growing, .. } => {
-            let window = seen.stretch(index, 4)?;
+            let window = seen.stretch(&[index], 4)?;
             (visible >= 22).then_some(())?;
             let words = ["growing", "shrinking"];
             fact(Skill::Antonym, window, vec![name], pair(growing, words), texts(words))
         }
         Behaviour::Cycle { colours, dwell, .. } => {
             (visible >= 24).then_some(())?;
-            let window = seen.stretch(index, (3.0 * dwell) as usize + 1)?;
+            let window = seen.stretch(&[index], (3.0 * dwell) as usize + 1)?;
             // Which of the three is asked about is fixed by names, so that both directions ask the same.
             let first = (0..3).min_by_key(|&i| (colours[i] as usize * 7 + script.seed as usize % 5) % 6)?;
             let (after, before) = (colours[(first + 1) % 3].word(), colours[(first + 2) % 3].word());

@@ -48,10 +48,6 @@ fn fits_only(answer: &str, options: &[String], reply: &str) -> bool {
     fits(answer) && !options.iter().any(|o| o != answer && fits(o))
 }
 
-fn strip(option: &str) -> &str {
-    option.get(3..).unwrap_or("").trim()
-}
-
 fn grade_choice(item: &Item, reply: &str) -> bool {
     let trimmed = reply.trim();
     let bare = trimmed.trim_start_matches('(');
@@ -63,6 +59,6 @@ fn grade_choice(item: &Item, reply: &str) -> bool {
         return wanted.is_some_and(|w| w.eq_ignore_ascii_case(&letter))
             && second.is_none_or(|c| !c.is_alphanumeric());
     }
-    let options: Vec<String> = item.options.iter().map(|o| strip(o).to_string()).collect();
-    fits_only(strip(&item.answer), &options, reply)
+    let options: Vec<String> = item.options.iter().map(|o| item.bare(o).to_string()).collect();
+    fits_only(item.bare(&item.answer), &options, reply)
 }

@@ -30,6 +30,7 @@ pub mod script;
 pub mod shape;
 pub mod suite;
 pub mod templates;
+pub mod timeline;
 pub mod truth;
 pub mod words;
 pub mod write;

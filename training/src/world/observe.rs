@@ -107,20 +107,12 @@ fn is_seen(state: &ObjectState) -> bool {
     state.present && state.visibility > 0.05
 }
 
-/// An answer without the letter of its option.
-pub fn bare<'a>(item: &Item, answer: &'a str) -> &'a str {
-    match item.kind {
-        Kind::MultipleChoice => answer.split_once(") ").map_or(answer, |(_, text)| text),
-        _ => answer,
-    }
-}
-
 /// The item's answer and its twin's, in lower case without letters, in an order that does not tell which is which: by
 /// their first mention in the question, then by their letters.
 pub fn two_answers(item: &Item) -> [String; 2] {
     let question = item.question.to_lowercase();
     let twin = item.twin_answer.as_deref().unwrap_or_default();
-    let mut two = [item.answer.as_str(), twin].map(|a| bare(item, a).to_lowercase());
+    let mut two = [item.answer.as_str(), twin].map(|a| item.bare(a).to_lowercase());
     two.sort_by_key(|a| (question.find(a.as_str()).unwrap_or(usize::MAX), a.clone()));
     two
 }

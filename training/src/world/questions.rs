@@ -12,6 +12,7 @@ use super::facts::{Fact, facts};
 use super::scene_facts::image_facts;
 use super::script::{Script, Skill};
 use super::templates::{fill, templates};
+use crate::sample::Turn;
 
 /// How a question is put.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize, Deserialize)]
@@ -52,6 +53,20 @@ pub struct Item {
 }
 
 impl Item {
+    /// An answer or option of this item without the letter of its option.
+    pub fn bare<'a>(&self, answer: &'a str) -> &'a str {
+        match self.kind {
+            Kind::MultipleChoice => answer.split_once(") ").map_or(answer, |(_, text)| text),
+            Kind::Open | Kind::YesNo => answer,
+        }
+    }
+
+    /// The question with the reply that a model is taught. Multiple choice is answered in the words of its option: a letter would have to be
+    /// known before the words that it stands for.
+    pub fn turn(&self) -> Turn {
+        Turn { question: self.question.clone(), answer: self.bare(&self.answer).to_owned() }
+    }
+
     /// The same question for the twin clip.
     pub fn twin(&self, window: [usize; 2]) -> Option<Item> {
         let answer = self.twin_answer.clone()?;

@@ -306,10 +306,7 @@ fn conversations(plan: &Plan, video: &str, shot: &ClipTracks, settings: &Setting
     lines.extend(captions.into_iter().flatten().map(|t| (t, json!({"task": "caption"}))));
     let short = caption::instructions(&clip, &settings.listing, &mut rng);
     lines.extend(short.into_iter().map(|t| (t, json!({"task": "instruction"}))));
-    lines.extend(plan.items.iter().map(|i| {
-        let turn = Turn { question: i.question.clone(), answer: i.answer.clone() };
-        (turn, json!({"task": "skill", "skill": i.skill}))
-    }));
+    lines.extend(plan.items.iter().map(|i| (i.turn(), json!({"task": "skill", "skill": i.skill}))));
     let numbered = lines.into_iter().enumerate();
     numbered
         .map(|(n, (turn, meta))| llava::conversation(&format!("{}-{n}", plan.id), video, &[turn], Some(meta)))

@@ -1,0 +1,185 @@
+//! The clips of a folder, decoded by the runtime's own capture.
+//!
+//! Comes in: a folder of videos (and of folders of numbered pictures), at any depth. Goes out: [`Clip`]s in the order of their names, each readable any
+//! number of times. What is neither a video nor a picture is passed over; nothing is resized.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result, bail, ensure};
+use utr_models::RgbFrame;
+use utr_runtime::capture::{self, Capture, CaptureOptions, FOLDER_FPS};
+use utr_runtime::source::Source;
+
+use super::cuts::Cuts;
+
+/// Endings of files that are taken for videos.
+const ENDINGS: [&str; 14] =
+    ["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "ogv", "flv", "wmv", "3gp"];
+/// Endings of pictures; a folder that holds some is one clip.
+const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
+
+/// A clip on disk.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Clip {
+    /// Its path below the media root, with `/` between folders: what the data set calls it.
+    pub name: String,
+    /// Where it lies.
+    pub path: PathBuf,
+}
+
+/// What a clip is as a whole, known once it was read to its end.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Shape {
+    /// Pixels per row.
+    pub width: u32,
+    /// Rows.
+    pub height: u32,
+    /// Frames.
+    pub frames: u32,
+    /// Frames per second, the mean where the rate varies.
+    pub fps: f64,
+    /// Frames (from 1) that begin a new shot; the first frame is none of them.
+    pub cuts: Vec<u32>,
+}
+
+impl Clip {
+    /// The clips below `root`, sorted by name.
+    ///
+    /// # Errors
+    /// A folder that is missing, cannot be read or holds no clip.
+    pub fn all(root: &Path) -> Result<Vec<Clip>> {
+        ensure!(root.is_dir(), "--videos {} is not a folder", root.display());
+        let mut clips = Vec::new();
+        gather(root, root, &mut clips)?;
+        ensure!(
+            !clips.is_empty(),
+            "{} holds no clip: looked for files ending in {} and for folders of pictures",
+            root.display(),
+            ENDINGS.join(", ")
+        );
+        clips.sort();
+        Ok(clips)
+    }
+
+    /// Opens it at its first frame.
+    ///
+    /// # Errors
+    /// A clip that cannot be decoded, with what GStreamer said.
+    pub fn open(&self) -> Result<Footage> {
+        let capture = capture::open(&Source::Path(self.path.clone()), &CaptureOptions::default())?;
+        Ok(Footage { capture, size: None, stamps: 0, last_ms: 0, watch: Cuts::default(), cuts: Vec::new() })
+    }
+}
+
+fn ending(path: &Path) -> String {
+    path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
+}
+
+fn gather(root: &Path, folder: &Path, clips: &mut Vec<Clip>) -> Result<()> {
+    let mut pictures = false;
+    let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
+    for entry in entries {
+        let path = entry.with_context(|| format!("reading {}", folder.display()))?.path();
+        if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
+            continue;
+        }
+        let ending = ending(&path);
+        if path.is_dir() {
+            gather(root, &path, clips)?;
+        } else if ENDINGS.contains(&ending.as_str()) {
+            clips.push(named(root, path));
+        } else {
+            pictures |= PICTURES.contains(&ending.as_str());
+        }
+    }
+    if pictures && folder != root {
+        clips.push(named(root, folder.to_path_buf()));
+    }
+    Ok(())
+}
+
+fn named(root: &Path, path: PathBuf) -> Clip {
+    let below = path.strip_prefix(root).unwrap_or(&path);
+    let parts: Vec<String> =
+        below.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
+    Clip { name: parts.join("/"), path }
+}
+
+/// A clip being read.
+pub struct Footage {
+    capture: Box<dyn Capture>,
+    size: Option<(usize, usize)>,
+    stamps: u32,
+    last_ms: u64,
+    watch: Cuts,
+    cuts: Vec<u32>,
+}
+
+impl Footage {
+    /// The next frame; `None` at the end.
+    ///
+    /// # Errors
+    /// A break in the stream, and a picture of another size than the first.
+    pub fn next_frame(&mut self) -> Result<Option<RgbFrame>> {
+        let Some(stamp) = self.capture.advance()? else { return Ok(None) };
+        let frame = self.capture.image()?;
+        let size = *self.size.get_or_insert((frame.width, frame.height));
+        if size != (frame.width, frame.height) {
+            let ((w, h), n) = (size, self.stamps + 1);
+            bail!(
+                "frame {n} has {}x{} pixels after {w}x{h}; cut the clip where its size changes",
+                frame.width,
+                frame.height
+            );
+        }
+        (self.stamps, self.last_ms) = (self.stamps + 1, stamp.pts_ms);
+        if self.watch.begins(&frame) {
+            self.cuts.push(self.stamps);
+        }
+        Ok(Some(frame))
+    }
+
+    /// Whether the frame that came last begins a new shot.
+    pub fn begins_shot(&self) -> bool {
+        self.cuts.last() == Some(&self.stamps) && self.stamps > 0
+    }
+
+    /// What was read so far.
+    ///
+    /// # Errors
+    /// Nothing was.
+    pub fn shape(&self) -> Result<Shape> {
+        let Some((width, height)) = self.size else { bail!("the clip has no frame") };
+        let (frames, seconds) = (self.stamps, self.last_ms as f64 / 1000.0);
+        let fps =
+            if frames > 1 && seconds > 0.0 { f64::from(frames - 1) / seconds } else { FOLDER_FPS as f64 };
+        Ok(Shape {
+            width: width as u32,
+            height: height as u32,
+            frames,
+            fps: (fps * 1000.0).round() / 1000.0,
+            cuts: self.cuts.clone(),
+        })
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clips_are_found_at_any_depth_and_pictures_make_one_clip_a_folder() {
+        let root = tempfile::tempdir().unwrap();
+        for name in
+            ["b.mp4", "notes.txt", "deep/A.MKV", "deep/frames/1.png", "deep/frames/2.png", ".hidden.mp4"]
+        {
+            let path = root.path().join(name);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, b"").unwrap();
+        }
+        let names: Vec<String> = Clip::all(root.path()).unwrap().into_iter().map(|c| c.name).collect();
+        assert_eq!(names, ["b.mp4", "deep/A.MKV", "deep/frames"]);
+        let empty = tempfile::tempdir().unwrap();
+        assert!(Clip::all(empty.path()).unwrap_err().to_string().contains("holds no clip"));
+    }
+}

@@ -1,0 +1,107 @@
+//! Shot cuts: frames that have nothing to do with the frame before.
+//!
+//! Comes in: frames in order. Goes out: whether each begins a new shot. A cut is a large change of the whole picture that stands out from the changes before
+//! it (the rule of PySceneDetect's adaptive detector, on small pictures, looking back only); slow dissolves are not found.
+
+use utr_models::RgbFrame;
+
+/// Side of the small pictures that are compared.
+const SIDE: usize = 32;
+/// Least mean difference between neighbours, in grey levels.
+const LEAST: f32 = 22.0;
+/// Least ratio to the usual difference.
+const RATIO: f32 = 4.0;
+/// Frames that the usual difference is taken from.
+const MEMORY: usize = 16;
+
+/// Watches a stream for cuts.
+#[derive(Clone, Debug, Default)]
+pub struct Cuts {
+    before: Option<Vec<[f32; 3]>>,
+    changes: Vec<f32>,
+}
+
+impl Cuts {
+    /// Whether `frame` begins a new shot; the first frame of a stream does not.
+    pub fn begins(&mut self, frame: &RgbFrame) -> bool {
+        let small = thumbnail(frame);
+        let Some(before) = self.before.replace(small) else { return false };
+        let Some(now) = &self.before else { return false };
+        let change = now.iter().zip(&before).map(|(a, b)| difference(a, b)).sum::<f32>() / now.len() as f32;
+        let mut sorted = self.changes.clone();
+        sorted.sort_by(f32::total_cmp);
+        let usual = sorted.get(sorted.len() / 2).copied().unwrap_or(0.0);
+        let cut = change >= LEAST && change >= RATIO * usual;
+        if cut {
+            self.changes.clear();
+        } else {
+            self.changes.push(change);
+            let surplus = self.changes.len().saturating_sub(MEMORY);
+            self.changes.drain(..surplus);
+        }
+        cut
+    }
+}
+
+/// Mean over the channels.
+fn difference(a: &[f32; 3], b: &[f32; 3]) -> f32 {
+    (0..3).map(|c| (a[c] - b[c]).abs()).sum::<f32>() / 3.0
+}
+
+/// Means of blocks, [`SIDE`] a row (fewer where the frame is smaller).
+fn thumbnail(frame: &RgbFrame) -> Vec<[f32; 3]> {
+    let (columns, rows) = (SIDE.min(frame.width), SIDE.min(frame.height));
+    let edge = |i: usize, parts: usize, whole: usize| i * whole / parts;
+    let mut means = Vec::with_capacity(columns * rows);
+    for row in 0..rows {
+        let ys = edge(row, rows, frame.height)..edge(row + 1, rows, frame.height);
+        for column in 0..columns {
+            let (from, to) = (edge(column, columns, frame.width), edge(column + 1, columns, frame.width));
+            let mut sum = [0u64; 3];
+            for y in ys.clone() {
+                let line = &frame.data[(y * frame.width + from) * 3..(y * frame.width + to) * 3];
+                line.chunks_exact(3).for_each(|p| (0..3).for_each(|c| sum[c] += u64::from(p[c])));
+            }
+            let count = ((to - from) * ys.len()).max(1) as f32;
+            means.push(sum.map(|s| s as f32 / count));
+        }
+    }
+    means
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::world::{STEPS, Split, WorldConfig, clip_seed, generate, render};
+
+    #[test]
+    fn a_cut_is_found_where_two_clips_meet_and_nowhere_else() {
+        let mut found = 0;
+        for index in 0..12 {
+            let clips = [2 * index, 2 * index + 1].map(|n| {
+                let mut config = WorldConfig::full();
+                config.camera = true;
+                generate(clip_seed(Split::Train, n), &config)
+            });
+            let mut cuts = Cuts::default();
+            for (clip, script) in clips.iter().enumerate() {
+                for step in 0..STEPS {
+                    let cut = cuts.begins(&render(script, 64, step as f32));
+                    assert!(!cut || (clip, step) == (1, 0), "a cut at step {step} of clip {clip}");
+                    found += usize::from(cut);
+                }
+            }
+        }
+        // Two dark backdrops may look alike.
+        println!("{found} of 12");
+        assert!(found >= 4, "{found} of 12");
+    }
+
+    #[test]
+    fn a_flash_of_light_of_the_whole_picture_is_a_cut_and_noise_is_none() {
+        let plain = |level: u8| RgbFrame::new(8, 4, vec![level; 96]).unwrap();
+        let mut cuts = Cuts::default();
+        let said: Vec<bool> = [20, 24, 20, 23, 180, 182, 178].map(|l| cuts.begins(&plain(l))).to_vec();
+        assert_eq!(said, [false, false, false, false, true, false, false]);
+    }
+}
