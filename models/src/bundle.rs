@@ -97,8 +97,12 @@ fn read_manifest(folder: &Path) -> Result<(Manifest, String)> {
     let json: serde_json::Value =
         serde_json::from_slice(&raw).map_err(|e| refused(MANIFEST, format!("not JSON: {e}")))?;
     // The version comes first: a newer manifest may have fields that this program does not know.
-    match json.get("format_version").and_then(serde_json::Value::as_u64) {
-        None => return Err(refused(MANIFEST, "it has no format_version")),
+    let version = json.get("format_version");
+    match version.and_then(serde_json::Value::as_u64) {
+        None => {
+            let found = version.map_or("none".into(), ToString::to_string);
+            return Err(refused(MANIFEST, format!("format_version must be a whole number, found {found}")));
+        }
         Some(version) if version != u64::from(FORMAT_VERSION) => {
             let remedy =
                 if version > u64::from(FORMAT_VERSION) { "update this program" } else { "export it again" };

@@ -9,12 +9,12 @@ use std::path::{Path, PathBuf};
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
     /// A file could not be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// A file was read but its content is not what the format asks for.
     #[error("{path}: {reason}", path = path.display())]
@@ -57,7 +57,7 @@ impl Error {
     /// An [`Error::Io`] for `path`; use as `.map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { path, source }
+        move |reason| Error::Io { path, reason }
     }
 
     /// An [`Error::Format`] for `path`.

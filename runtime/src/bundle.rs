@@ -26,6 +26,7 @@ use crate::window;
 /// # Errors
 /// Whatever is wrong with the bundle, and a closed standard output.
 pub fn inspect(folder: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result<()> {
+    anyhow::ensure!(folder.is_dir(), "{} is not a folder; a bundle is one", folder.display());
     let bundle = Bundle::open(folder)?;
     let manifest = bundle.manifest();
     if json {
@@ -90,6 +91,11 @@ pub fn verify(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
+    anyhow::ensure!(
+        folder.is_dir(),
+        "{} is not a folder; a bundle is one, such as models/bundles/utr-nano",
+        folder.display()
+    );
     let bundle = match Bundle::open(folder) {
         Ok(bundle) => bundle,
         Err(error @ (utr_models::Error::Bundle { .. } | utr_models::Error::Format { .. })) => {

@@ -75,12 +75,12 @@ pub enum Error {
         total: u64,
     },
     /// A file could not be read or written.
-    #[error("{path}: {source}", path = path.display())]
+    #[error("{path}: {reason}", path = path.display())]
     Io {
         /// The file.
         path: PathBuf,
         /// The system's reason.
-        source: std::io::Error,
+        reason: std::io::Error,
     },
     /// Something below, in the model crate, failed.
     #[error(transparent)]
@@ -97,7 +97,7 @@ impl Error {
     /// An [`Error::Io`] for `path`; use as `.map_err(Error::io(path))`.
     pub fn io(path: impl AsRef<Path>) -> impl FnOnce(std::io::Error) -> Error {
         let path = path.as_ref().to_path_buf();
-        move |source| Error::Io { path, source }
+        move |reason| Error::Io { path, reason }
     }
 
     /// An [`Error::Capture`] for `origin`.

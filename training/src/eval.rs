@@ -17,12 +17,14 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
-use utr_models::generate::Sampling;
+use utr_models::generate::Sampling as Decoding;
 use utr_models::prompt::Kind;
-use utr_runtime::capture::{Frame, Stamp};
+use utr_runtime::capture::{CaptureOptions, Frame, Stamp};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
 use utr_runtime::pipeline::{Pipeline, Question};
+use utr_runtime::sample::{Sampling, sample};
+use utr_runtime::source::Source;
 
 /// Frames per clip.
 const FRAMES: usize = 32;
@@ -49,12 +51,21 @@ pub struct EvalArgs {
     /// Folder for results
     #[arg(long)]
     pub output: PathBuf,
+    /// Folder that `utr-train world --suite DATA` wrote: frames come from its files, decoded as `utr ask` decodes them, in place of
+    /// exact pixels drawn in memory
+    #[arg(long, value_name = "DIR")]
+    pub clips: Option<PathBuf>,
     /// Only the first N pairs of each skill
-    #[arg(long)]
+    #[arg(long, value_parser = at_least_one)]
     pub pairs: Option<usize>,
     /// Threads
-    #[arg(long, default_value_t = 2)]
+    #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub workers: usize,
+}
+
+fn at_least_one(text: &str) -> Result<usize, String> {
+    let number = text.parse().ok().filter(|n| (1..=100_000).contains(n));
+    number.ok_or_else(|| format!("{text:?}: a number from 1 to 100000"))
 }
 
 /// Suites that can be scored.
@@ -154,14 +165,14 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
             beside.display()
         );
     }
+    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
     let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
-    let mut predictions = predict(folder, &suite, &pairs, args.workers, stop)?;
+    let mut predictions = predict((folder, args.clips.as_deref()), &suite, &pairs, args.workers, stop)?;
     predictions.sort_by_key(|(place, _)| *place);
     let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     let results = tabulate(name, &suite, &predictions, ceilings.as_ref());
-    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     write_jsonl(&args.output.join("predictions.jsonl"), predictions.iter().flatten())?;
     let write = |name: &str, text: String| {
         write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes()))
@@ -175,7 +186,7 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
 
 /// Replies to all items, in the order they were finished, with their place among `pairs`.
 fn predict(
-    folder: &Path,
+    (folder, clips): (&Path, Option<&Path>),
     suite: &Suite,
     pairs: &[(Skill, usize)],
     workers: usize,
@@ -192,7 +203,14 @@ fn predict(
             let Some((skill, n)) = pairs.get(place) else { return Ok(()) };
             let pair = suite.pair(*skill, *n);
             let [a, b] = &pair.twins;
-            let told = [answer(&mut pipeline, &pool, &pair, a)?, answer(&mut pipeline, &pool, &pair, b)?];
+            let mut told = |posed: &Posed, twin: &str| {
+                let frames = match clips {
+                    Some(folder) => filmed(folder, &format!("{}-{twin}", pair.id))?,
+                    None => frames(posed),
+                };
+                answer(&mut pipeline, &pool, &pair, posed, &frames)
+            };
+            let told = [told(a, "a")?, told(b, "b")?];
             done.lock().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?.push((place, told));
             bar.inc(1);
         }
@@ -218,21 +236,38 @@ pub fn frames(posed: &Posed) -> Vec<Arc<Frame>> {
     (0..FRAMES).map(frame).collect()
 }
 
+/// The frames of the clip called `id` of a world folder, sampled uniformly from its file.
+fn filmed(folder: &Path, id: &str) -> Result<Vec<Arc<Frame>>> {
+    let names = [".mp4", ".webm", ""].map(|ending| folder.join(format!("clips/{id}{ending}")));
+    let path = names.iter().find(|path| path.exists()).with_context(|| {
+        format!(
+            "{} has no clip {id}; `utr-train world --suite` writes the clips of a suite",
+            folder.display()
+        )
+    })?;
+    let clip = sample(
+        &Source::Path(path.clone()),
+        Sampling::Uniform { frames: FRAMES },
+        &CaptureOptions::default(),
+    )?;
+    Ok(clip.frames)
+}
+
 fn answer(
     pipeline: &mut Pipeline,
     pool: &rayon::ThreadPool,
     pair: &SuitePair,
     posed: &Posed,
+    frames: &[Arc<Frame>],
 ) -> Result<Prediction> {
     let question = Question {
         text: posed.item.question.clone(),
         prompt: Kind::Tokenizer,
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS },
+        sampling: Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS },
         asked: Instant::now(),
     };
-    let frames = frames(posed);
     let reply = pool.install(|| {
-        pipeline.see(&frames)?;
+        pipeline.see(frames)?;
         pipeline.ask(&question, &mut |_| Ok(()))
     })?;
     Ok(Prediction {

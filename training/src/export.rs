@@ -4,7 +4,7 @@
 //! tokenizer, template and manifest, with golden questions answered by the very files that were written. A bundle that cannot be loaded
 //! and asked is never left behind.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -116,6 +116,13 @@ impl Checkpoint {
 
 /// Writes `decoder.gguf` of a Hugging Face folder.
 pub fn quantize(model: &Path, format: Format, file: &Path) -> Result<Vec<StoredTensor>> {
+    if let (Ok(file), Ok(model)) = (file.canonicalize(), model.canonicalize()) {
+        ensure!(
+            !file.starts_with(&model),
+            "{} is a file of the model; name another --output",
+            file.display()
+        );
+    }
     let checkpoint = Checkpoint::load(model)?;
     let name = model.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
     Ok(write_decoder(file, &name, &checkpoint.decoder(), format, model, &|name| checkpoint.tensor(name))?)

@@ -52,6 +52,22 @@ pub fn write_lines<T: Serialize>(
     Ok(())
 }
 
+/// Refuses an output that is one of the inputs, so that nothing is lost.
+///
+/// # Errors
+/// The path that is both.
+pub fn distinct(inputs: &[&Path], output: &Path) -> Result<()> {
+    let Ok(real) = output.canonicalize() else { return Ok(()) };
+    let same = |input: &&&Path| input.canonicalize().is_ok_and(|path| path == real);
+    match inputs.iter().find(same) {
+        Some(_) => Err(Error::Argument(format!(
+            "{} is an input; writing to it would lose it: name another --output",
+            output.display()
+        ))),
+        None => Ok(()),
+    }
+}
+
 /// Lets `fill` write the content of `path`.
 ///
 /// # Errors

@@ -128,6 +128,7 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         suite: SuiteKind::World,
         data: args.test.clone(),
         output: run.join("eval"),
+        clips: None,
         pairs: None,
         workers: args.workers,
     };

@@ -4,7 +4,7 @@
 //! log-likelihood of its answers given all frames and given one, and TPL = ppl(one frame) - ppl(all frames); higher means that the
 //! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
 
-use crate::files::{read_jsonl, write_jsonl, write_lines};
+use crate::files::{distinct, read_jsonl, write_jsonl, write_lines};
 use crate::parts::{Parts, Shard, generator};
 use crate::queries::llava::{self, Conversation, Media, Record};
 use crate::sample::Sample;
@@ -142,7 +142,12 @@ impl Scorer {
 
 /// Runs `utr-train tpl`.
 pub fn run(args: &TplArgs) -> Result<()> {
+    distinct(&[&args.data], &args.output)?;
+    if let Some(path) = &args.select_output {
+        distinct(&[&args.data], path)?;
+    }
     let all = llava::read(&args.data)?;
+    ensure!(!all.is_empty(), "{} holds no conversation", args.data.display());
     let mine = args.shard.range(all.len());
     let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| mine.contains(i)).collect();
     // Text alone has no frames to compare.
@@ -168,6 +173,12 @@ pub fn run(args: &TplArgs) -> Result<()> {
     bar.finish_and_clear();
     parts.finish(0..records.len().div_ceil(PART))?;
     let scores: Vec<Score> = read_jsonl(&args.output)?;
+    ensure!(
+        scores.len() <= records.len(),
+        "{} holds more scores than {} has records: the data changed while scoring; score it anew",
+        args.output.display(),
+        args.data.display()
+    );
     let failed = records.len() - scores.len();
     if !text.is_empty() {
         eprintln!("{} samples have no frames and were left out", text.len());

@@ -109,6 +109,12 @@ pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture
                     "the file is empty (0 bytes); record it again",
                 ));
             }
+            if !kind.is_file() {
+                return Err(Error::capture(
+                    path.display().to_string(),
+                    "is neither a file nor a folder; read pipes and devices with gst://PIPELINE",
+                ));
+            }
             if folder::is_picture(path) {
                 return Ok(Box::new(folder::FolderCapture::single(path)));
             }

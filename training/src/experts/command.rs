@@ -10,6 +10,7 @@ use std::time::Instant;
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 
 use super::Expert;
 use super::clip::{Clip, Shape};
@@ -75,9 +76,9 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
     let mut expert = expert(args)?;
     let mine = args.shard.range(all.len());
     let settings = format!(
-        "{}; {} clips of {}, shard {}",
+        "{}; {} of {}, shard {}",
         expert.settings(),
-        all.len(),
+        inventory(&all),
         args.videos.display(),
         args.shard
     );
@@ -118,13 +119,24 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
             .with_context(|| format!("removing {}", skipped_path.display()))?;
     }
     ensure!(
-        mine.is_empty() || lost.len() < mine.len(),
+        args.shard.of > 1 || lost.len() < mine.len(),
         "none of the {} clips could be read; the reasons are in {}",
         mine.len(),
         skipped_path.display()
     );
     println!("{}", args.output.display());
     Ok(())
+}
+
+/// Number, names and sizes of the clips in a word, so that a changed folder is noticed.
+fn inventory(clips: &[Clip]) -> String {
+    let mut digest = Sha256::new();
+    for clip in clips {
+        let size = std::fs::metadata(&clip.path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
+        digest.update(format!("{}\n{size}\n", clip.name));
+    }
+    let digest: String = digest.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
+    format!("{} clips ({digest})", clips.len())
 }
 
 fn expert(args: &AnnotateArgs) -> Result<Box<dyn Expert>> {

@@ -39,6 +39,7 @@ pub struct DinoArgs {
     /// Whose rounding of the picture's longer side
     #[arg(long, value_enum, default_value_t)]
     pub rounding: Rounding,
+    /// What counts as found.
     #[command(flatten)]
     pub thresholds: Thresholds,
 }

@@ -11,11 +11,14 @@ use anyhow::{Result, bail, ensure};
 use super::byte::{ByteParams, ByteTracker};
 use super::detections::{self, ClipObjects};
 use super::merge::merge;
-use super::mot::{self, presentable};
+use super::metrics::{Scores, evaluate};
+use super::mot::{self, Labelled, presentable};
 use super::sort::{IouTracker, Sort, SortParams};
 use super::{Detection, Seen, Tracker};
-use crate::files::write_jsonl;
+use crate::files::{distinct, write_jsonl};
 use crate::parts::Shard;
+use crate::queries::ClipTracks;
+use crate::queries::tracks::read_tracks;
 
 /// Detections in, tracks out
 #[derive(Clone, Debug, clap::Args)]
@@ -34,6 +37,9 @@ pub struct TrackArgs {
     /// Frames per second, where the detections do not say; the tracker's patience is counted in seconds
     #[arg(long)]
     frame_rate: Option<f64>,
+    /// Also scores the tracks against these true ones (JSON lines): MOTA, IDF1 and HOTA, means over clips
+    #[arg(long, value_name = "TRACKS")]
+    truth: Option<PathBuf>,
     /// Only part I of N of the clips, such as 0/4, so that several machines can share them
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     shard: Shard,
@@ -66,6 +72,17 @@ impl TrackArgs {
         }
     }
 
+    fn check(&self) -> Result<()> {
+        let Self { byte, min_box_area, aspect_ratio_thresh, .. } = self;
+        let shares = [("track-thresh", byte.track_thresh), ("match-thresh", byte.match_thresh)];
+        for (name, value) in shares {
+            ensure!((0.0..=1.0).contains(&value), "--{name} {value}: between 0 and 1");
+        }
+        ensure!(*min_box_area >= 0.0, "--min-box-area {min_box_area}: at least 0");
+        ensure!(aspect_ratio_thresh.is_none_or(|ratio| ratio > 0.0), "--aspect-ratio-thresh must be above 0");
+        Ok(())
+    }
+
     /// Tracks of frames 1, 2, …; at a cut everything is forgotten, so that no track crosses it.
     fn track(&self, rate: f64, cuts: &[u32], frames: impl Iterator<Item = Vec<Detection>>) -> Vec<Vec<Seen>> {
         let mut tracker = self.tracker(rate);
@@ -91,6 +108,12 @@ impl TrackArgs {
 /// # Errors
 /// Files that cannot be read or written, with the line at fault, and parameters out of range.
 pub fn run(args: &TrackArgs) -> Result<()> {
+    distinct(&[&args.detections], &args.output)?;
+    if let Some(truth) = &args.truth {
+        ensure!(truth.is_file(), "--truth {} is not a file", truth.display());
+        distinct(&[truth], &args.output)?;
+    }
+    args.check()?;
     let given = args.frame_rate;
     ensure!(
         given.is_none_or(|rate| rate.is_finite() && rate > 0.0),
@@ -102,11 +125,15 @@ pub fn run(args: &TrackArgs) -> Result<()> {
     let began = Instant::now();
     let (frames, ids) = match (is_text(&args.detections), is_text(&args.output)) {
         (true, true) => {
+            ensure!(
+                args.truth.is_none(),
+                "--truth scores JSON lines; MOTChallenge text has evaluation kits of its own"
+            );
             ensure!(args.shard.of == 1, "--shard parts JSON lines by clip; MOTChallenge text is one clip");
             let seen =
                 args.track(given.unwrap_or(usual), &[], mot::read_detections(&args.detections)?.into_iter());
             mot::write_results(&args.output, &seen)?;
-            (seen.len(), distinct(&seen))
+            (seen.len(), count(&seen))
         }
         (false, false) => {
             let clips = detections::read(&args.detections)?;
@@ -122,6 +149,18 @@ pub fn run(args: &TrackArgs) -> Result<()> {
             };
             let tracks: Vec<_> = clips.iter().map(tracked).collect();
             write_jsonl(&args.output, &tracks)?;
+            if let Some(truth) = &args.truth {
+                let scores = score(&read_tracks(truth)?, &tracks);
+                ensure!(!scores.is_empty(), "{} holds none of the tracked clips", truth.display());
+                let mean = |f: fn(&Scores) -> f64| scores.iter().map(f).sum::<f64>() / scores.len() as f64;
+                eprintln!(
+                    "{} clips with truth: MOTA {:.3}, IDF1 {:.3}, HOTA {:.3}",
+                    scores.len(),
+                    mean(|s| s.mota),
+                    mean(|s| s.idf1),
+                    mean(|s| s.hota)
+                );
+            }
             (clips.iter().map(|c| c.frames.len()).sum(), tracks.iter().map(|t| t.tracks.len()).sum())
         }
         _ => bail!(
@@ -139,6 +178,28 @@ pub fn run(args: &TrackArgs) -> Result<()> {
     Ok(())
 }
 
-fn distinct(seen: &[Vec<Seen>]) -> usize {
+/// Scores of every found clip that the truth knows, in their order.
+pub fn score(truth: &[ClipTracks], found: &[ClipTracks]) -> Vec<Scores> {
+    let known =
+        |f: &ClipTracks| Some(evaluate(&labelled(truth.iter().find(|t| t.video == f.video)?), &labelled(f)));
+    found.iter().filter_map(known).collect()
+}
+
+/// Boxes by frame.
+fn labelled(clip: &ClipTracks) -> Vec<Vec<Labelled>> {
+    let mut frames = vec![Vec::new(); clip.frames as usize];
+    for track in &clip.tracks {
+        for b in &track.boxes {
+            let [x1, y1, x2, y2] = b.xyxy.map(f64::from);
+            let label = Labelled { id: track.id, tlwh: [x1, y1, x2 - x1, y2 - y1], score: 1.0 };
+            if let Some(frame) = (b.frame as usize).checked_sub(1).and_then(|at| frames.get_mut(at)) {
+                frame.push(label);
+            }
+        }
+    }
+    frames
+}
+
+fn count(seen: &[Vec<Seen>]) -> usize {
     seen.iter().flatten().map(|s| s.id).collect::<std::collections::BTreeSet<_>>().len()
 }

@@ -95,6 +95,9 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
     for line in read_jsonl::<FrameObjects>(path)? {
         let FrameObjects { video, frame, width, height, fps, cut, objects } = line;
         let fail = |what: String| Error::format(path, format!("{video}, frame {frame}: {what}"));
+        if width == 0 || height == 0 {
+            return Err(fail(format!("{width}x{height} pixels: both sides must be above zero")));
+        }
         if frame == 0 || frame > MOST_FRAMES {
             return Err(fail(format!("frames count from 1 to {MOST_FRAMES}")));
         }

@@ -19,6 +19,7 @@ use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
+use std::io::Write;
 use std::path::{Path, PathBuf};
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
@@ -339,6 +340,8 @@ fn show(bar: &ProgressBar, record: &Record) {
         ));
     }
     if bar.is_hidden() && (step % 20 == 0 || !record.validation.is_empty()) {
-        println!("{}", serde_json::to_string(record).unwrap_or_default());
+        // A closed pipe must not end the training.
+        let line = serde_json::to_string(record).unwrap_or_default();
+        writeln!(std::io::stdout(), "{line}").ok();
     }
 }

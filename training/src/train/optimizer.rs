@@ -38,6 +38,26 @@ pub struct Schedule {
     pub muon: bool,
 }
 
+impl Schedule {
+    /// What is out of range, in words.
+    pub fn check(&self) -> Result<(), String> {
+        let share = |v: f64| (0.0..=1.0).contains(&v);
+        let rate = |v: f64| v > 0.0 && v <= 1.0;
+        let Self { lr, vision_lr, warmup, floor, weight_decay, betas, clip, .. } = *self;
+        let checks = [
+            ("lr must be above 0 and at most 1", rate(lr) && vision_lr.is_none_or(rate)),
+            ("warmup and floor must lie between 0 and 1", share(warmup) && share(floor)),
+            ("weight_decay must lie between 0 and 1", share(weight_decay)),
+            (
+                "betas must be at least 0 and below 1",
+                [betas.0, betas.1].iter().all(|b| (0.0..1.0).contains(b)),
+            ),
+            ("clip must be above 0", clip > 0.0 && clip.is_finite()),
+        ];
+        checks.iter().find(|(_, fine)| !fine).map_or(Ok(()), |(what, _)| Err((*what).to_string()))
+    }
+}
+
 fn warmup() -> f64 {
     0.03
 }

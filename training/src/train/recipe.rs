@@ -123,6 +123,24 @@ impl Recipe {
             .with_context(|| format!("reading the recipe {}", path.display()))?;
         let recipe: Self =
             toml::from_str(&text).with_context(|| format!("in the recipe {}", path.display()))?;
+        // The name becomes that of a folder, which is replaced.
+        let plain = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.');
+        ensure!(
+            recipe.name.chars().all(plain)
+                && recipe.name.starts_with(|c: char| c.is_ascii_alphanumeric())
+                && recipe.name != "new"
+                && !recipe.name.starts_with("unscored-"),
+            "recipe {}: the name {:?} must be of letters, digits, `-`, `_` and `.`, and begin with a letter or digit (`new` and \
+             `unscored-…` are taken)",
+            path.display(),
+            recipe.name
+        );
+        ensure!(
+            (0.0..=2.0).contains(&recipe.length_power),
+            "recipe {}: length_power {} must lie between 0 and 2",
+            path.display(),
+            recipe.length_power
+        );
         recipe.sizes.check().with_context(|| format!("recipe {}, sizes", path.display()))?;
         for stage in &recipe.stages {
             let bad = |what: &str| format!("recipe {}, stage {}: {what}", path.display(), stage.name);
@@ -130,16 +148,20 @@ impl Recipe {
                 stage.steps > 0 && stage.micro_batch > 0 && stage.accumulate > 0,
                 bad("steps, micro_batch and accumulate must be above zero")
             );
-            let frames = stage.frames.iter().all(|(n, odds)| (1..=32).contains(n) && *odds > 0.0);
+            let sound = |odds: &f32| (0.0..=1e6).contains(odds);
+            let frames =
+                stage.frames.iter().all(|(n, odds)| (1..=32).contains(n) && *odds > 0.0 && sound(odds));
             ensure!(
                 frames && !stage.frames.is_empty(),
                 bad("frames must list 1 to 32 frames with odds above zero")
             );
             let kinds = stage.mix.kinds;
             ensure!(
-                kinds.iter().all(|odds| *odds >= 0.0) && kinds.iter().sum::<f32>() > 0.0,
+                kinds.iter().all(sound) && kinds.iter().sum::<f32>() > 0.0,
                 bad("kinds must be three odds (open, yes/no, multiple choice), one of them above zero")
             );
+            ensure!((0.0..=1.0).contains(&stage.mix.pair_share), bad("pair_share must lie between 0 and 1"));
+            stage.schedule.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
         }

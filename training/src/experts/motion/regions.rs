@@ -174,8 +174,9 @@ fn merge(parts: &mut [Option<Part>], borders: &mut [HashMap<usize, usize>], leas
     let mut queue: Vec<usize> = (0..parts.len()).collect();
     queue.sort_by_key(|&label| (area(parts, label), label));
     for small in queue {
-        let longest =
-            borders[small].iter().max_by_key(|(label, length)| (**length, std::cmp::Reverse(**label)));
+        let most =
+            |(label, length): &(&usize, &usize)| (**length, area(parts, **label), std::cmp::Reverse(**label));
+        let longest = borders[small].iter().max_by_key(most);
         let Some((&into, _)) = longest else { continue };
         let (mine, its) = (area(parts, small), area(parts, into));
         let name = |label: usize| parts[label].as_ref().map(|p| p.main.2);
