@@ -136,7 +136,11 @@ fn ms(answer: &Value, name: &str) -> String {
     answer["timings"][name].as_f64().map_or("?".into(), |value| format!("{value:.1} ms"))
 }
 
-/// Case, surrounding space and a final full stop do not make an answer wrong.
+/// Case, surrounding space, a final full stop and the letter of an option do not make an answer wrong.
 fn plain(text: &str) -> String {
-    text.trim().trim_end_matches('.').to_lowercase()
+    let text = text.trim().trim_end_matches('.').to_lowercase();
+    match text.split_once(") ") {
+        Some((letter, words)) if letter.len() == 2 && letter.starts_with('(') => words.to_owned(),
+        _ => text,
+    }
 }

@@ -1,6 +1,8 @@
 //! Statistics that several reports share.
 //!
-//! Comes in: counts. Goes out: shares with their uncertainty. No tables and no files.
+//! Comes in: counts, or a generator. Goes out: shares with their uncertainty, normal numbers. No tables and no files.
+
+use rand::Rng;
 
 /// The 95 % interval of `right` (twins may count halves) among `n` independent draws (Wilson, 1927; z = 1.96).
 pub fn wilson(right: f64, n: usize) -> [f64; 2] {
@@ -10,6 +12,12 @@ pub fn wilson(right: f64, n: usize) -> [f64; 2] {
     let centre = (p + z * z / (2.0 * count)) / denominator;
     let half = z * (p * (1.0 - p) / count + z * z / (4.0 * count * count)).sqrt() / denominator;
     [(centre - half).max(0.0), (centre + half).min(1.0)]
+}
+
+/// A standard normal number (Box and Muller).
+pub fn normal(rng: &mut impl Rng) -> f32 {
+    let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
+    libm::sqrtf(-2.0 * libm::logf(a)) * libm::cosf(std::f32::consts::TAU * b)
 }
 
 #[cfg(test)]

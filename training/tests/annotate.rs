@@ -72,7 +72,7 @@ fn oracle_and_motion_expert_find_the_objects_of_the_world_again() {
     let folder = clips(root.path(), OPEN, 5, "mp4");
     let truth = read_tracks(&folder.join("tracks.jsonl")).unwrap();
     let detections = root.path().join("d.jsonl");
-    let mut mota = |expert: &str| {
+    let mota = |expert: &str| {
         annotate(&folder, expert, &detections, &[]);
         let scores = score(&truth, &tracks(&detections, &root.path().join("t.jsonl")));
         assert_eq!(scores.len(), truth.len());

@@ -187,7 +187,7 @@ fn object(found: Found, frame: &RgbFrame) -> Option<Object> {
     let [x1, y1, x2, y2] = found.xyxy;
     let xyxy = [x1.clamp(0.0, w), y1.clamp(0.0, h), x2.clamp(0.0, w), y2.clamp(0.0, h)];
     let sound = xyxy[2] > xyxy[0] && xyxy[3] > xyxy[1] && !found.phrase.is_empty();
-    sound.then(|| Object {
+    sound.then_some(Object {
         xyxy,
         score: found.score,
         category: found.phrase,

@@ -17,6 +17,7 @@ use super::clip::{Clip, Shape};
 use crate::parts::generator;
 use crate::queries::tracks::read_tracks;
 use crate::queries::{ClipTracks, Track};
+use crate::stats::normal;
 use crate::tracks::detections::Object;
 
 /// The dials; all at zero tell the truth.
@@ -154,12 +155,6 @@ impl Switch {
     fn of(&self, frame: u32) -> usize {
         if self.from.is_some_and(|from| frame >= from) { self.other } else { self.own }
     }
-}
-
-/// A standard normal number (Box and Muller).
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
-    libm::sqrtf(-2.0 * libm::logf(a)) * libm::cosf(std::f32::consts::TAU * b)
 }
 
 impl Expert for Oracle {

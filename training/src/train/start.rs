@@ -5,11 +5,12 @@
 
 use super::driver::clip_index;
 use super::recipe::Recipe;
+use crate::stats::normal;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result};
 use candle_core::{Device, Tensor};
-use rand::{Rng, SeedableRng};
+use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
 use std::path::Path;
@@ -120,10 +121,4 @@ fn draw(config: &Config, seed: u64) -> Result<Weights> {
         weights.insert(name, Tensor::from_vec(data, shape, &Device::Cpu)?);
     }
     Ok(weights)
-}
-
-/// A standard normal number (Box and Muller).
-fn normal(rng: &mut ChaCha8Rng) -> f32 {
-    let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
-    libm::sqrtf(-2.0 * libm::logf(a)) * libm::cosf(std::f32::consts::TAU * b)
 }
