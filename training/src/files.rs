@@ -58,13 +58,12 @@ pub fn write_lines<T: Serialize>(
 /// The path that is both.
 pub fn distinct(inputs: &[&Path], output: &Path) -> Result<()> {
     let Ok(real) = output.canonicalize() else { return Ok(()) };
-    let same = |input: &&&Path| input.canonicalize().is_ok_and(|path| path == real);
-    match inputs.iter().find(same) {
-        Some(_) => Err(Error::Argument(format!(
+    match inputs.iter().any(|input| input.canonicalize().is_ok_and(|path| path == real)) {
+        true => Err(Error::Argument(format!(
             "{} is an input; writing to it would lose it: name another --output",
             output.display()
         ))),
-        None => Ok(()),
+        false => Ok(()),
     }
 }
 
@@ -76,4 +75,19 @@ pub fn write_atomic(path: &Path, fill: impl FnOnce(&mut dyn Write) -> std::io::R
     let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
     std::fs::create_dir_all(folder).map_err(Error::io(folder))?;
     atomic::write_with(path, |out| fill(out).map_err(Error::io(path)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn an_output_that_is_an_input_is_refused_by_whatever_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (data, other) = (folder.path().join("data.jsonl"), folder.path().join("other.jsonl"));
+        std::fs::write(&data, "{}").unwrap();
+        let around = folder.path().join(".").join("data.jsonl");
+        assert!(distinct(&[&data], &around).unwrap_err().to_string().contains("is an input"));
+        assert!(distinct(&[&data], &other).is_ok());
+    }
 }

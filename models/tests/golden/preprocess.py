@@ -1,4 +1,4 @@
-"""Writes tests/golden/preprocess/: pictures and what Pillow's bicubic resize makes of them.
+"""Writes tests/golden/preprocess/: pictures and what Pillow's resize makes of them (bicubic, then bilinear).
 
 cases.json lists the sizes; cases.bin holds, for each case in order, the source bytes and then the resized bytes.
 Run: python tests/golden/preprocess.py   (needs pillow 13 or later and numpy)
@@ -31,6 +31,7 @@ CASES = [  # source width, height, target width, height
     (54, 96, 19, 19),
     (90, 67, 52, 8),
 ]
+BILINEAR = [(40, 30, 64, 64), (97, 61, 64, 40), (33, 77, 75, 75), (1, 40, 28, 28), (60, 83, 38, 38), (90, 67, 52, 8)]
 
 
 def picture(width, height, rng, kind):
@@ -46,10 +47,11 @@ def main():
     out.mkdir(exist_ok=True)
     rng = np.random.default_rng(20250213)
     listing, blob = [], bytearray()
-    for i, (w, h, ow, oh) in enumerate(CASES):
+    cases = [(case, "BICUBIC") for case in CASES] + [(case, "BILINEAR") for case in BILINEAR]
+    for i, ((w, h, ow, oh), name) in enumerate(cases):
         source = picture(w, h, rng, i % 2)
-        resized = np.asarray(Image.fromarray(source).resize((ow, oh), Image.Resampling.BICUBIC))
-        listing.append({"width": w, "height": h, "out_width": ow, "out_height": oh})
+        resized = np.asarray(Image.fromarray(source).resize((ow, oh), Image.Resampling[name]))
+        listing.append({"width": w, "height": h, "out_width": ow, "out_height": oh, "filter": name.lower()})
         blob += source.tobytes() + resized.tobytes()
     (out / "cases.json").write_text(json.dumps(listing, indent=1) + "\n")
     (out / "cases.bin").write_bytes(bytes(blob))

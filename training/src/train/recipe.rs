@@ -222,6 +222,13 @@ mod tests {
             ("max_objects = 1,", "max_objects = 7,", "1 to 6"),
             ("held_out = \"never\"", "held_out = \"any\"", "never"),
             ("quant = \"q8_0\"", "quant = \"q8\"", "q8"),
+            ("name = \"utr-nano\"", "name = \"..\"", "name"),
+            ("name = \"utr-nano\"", "name = \"/tmp/x\"", "name"),
+            ("name = \"utr-nano\"", "name = \"new\"", "name"),
+            ("frames = [[1, 1.0]]", "frames = [[1, inf]]", "odds"),
+            ("lr = 2e-3", "lr = -2e-3", "lr"),
+            ("pair_share = 0.0", "pair_share = 5.0", "pair_share"),
+            ("length_power = 1.0", "length_power = nan", "length_power"),
         ] {
             assert!(text.contains(from), "{from}");
             std::fs::write(&path, text.replacen(from, to, 1)).unwrap();
