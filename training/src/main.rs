@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
 use utr_training::train::recipe::Kind;
-use utr_training::{eval, experts, export, run, tpl, tracks, world};
+use utr_training::{eval, experts, export, queries, run, tpl, tracks, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
@@ -34,6 +34,10 @@ enum Command {
     Annotate(Box<experts::command::AnnotateArgs>),
     /// Detections to tracks: ByteTrack, SORT or plain overlap
     Track(tracks::command::TrackArgs),
+    /// Tracks to conversations: bidirectional queries, with a card
+    Queries(queries::command::QueriesArgs),
+    /// Several data sets into one, as LLaVA-NeXT's mixture files say
+    Mix(queries::mix::MixArgs),
     /// The stages of a recipe up to the first that moves more than the projector
     Align(run::TrainArgs),
     /// All remaining stages of a recipe
@@ -106,6 +110,8 @@ fn execute(command: Command) -> Result<()> {
         Command::World(args) => world::command::run(&args),
         Command::Annotate(args) => experts::command::run(&args),
         Command::Track(args) => tracks::command::run(&args),
+        Command::Queries(args) => queries::command::run(&args),
+        Command::Mix(args) => queries::mix::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),

@@ -13,7 +13,7 @@ pub struct Turn {
     pub answer: String,
 }
 
-/// A clip of 1 to 32 frames with questions that are each asked of the clip alone (they do not see each other).
+/// A clip of 1 to 32 frames with questions about it.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// A name that is stable across runs.
@@ -22,4 +22,6 @@ pub struct Sample {
     pub frames: Vec<RgbFrame>,
     /// At least one.
     pub turns: Vec<Turn>,
+    /// Each turn sees those before it, as in one conversation; else each is asked of the clip alone.
+    pub linked: bool,
 }

@@ -124,7 +124,8 @@ impl Scorer {
             let frame = sample.frames.get(*position).context("a drawn frame lies outside its clip")?;
             let count = if single == Single::Repeat { sample.frames.len() } else { 1 };
             let frames: Vec<RgbFrame> = vec![frame.clone(); count];
-            sum += self.nll(&Sample { id: sample.id.clone(), frames, turns: sample.turns.clone() })?.0;
+            let (id, turns) = (sample.id.clone(), sample.turns.clone());
+            sum += self.nll(&Sample { id, frames, turns, linked: sample.linked })?.0;
         }
         let nll_single = sum / draws as f64;
         Ok(Score {
@@ -249,11 +250,7 @@ fn write_selected(
     order.sort_by(|a, b| scores[*b].tpl.total_cmp(&scores[*a].tpl));
     order.truncate(keep);
     order.sort_unstable();
-    let text = std::fs::read(data).with_context(|| format!("reading {}", data.display()))?;
-    let conversations: Vec<Conversation> = match text.trim_ascii_start().starts_with(b"[") {
-        true => serde_json::from_slice(&text)?,
-        false => read_jsonl(data)?,
-    };
+    let conversations: Vec<Conversation> = llava::read_raw(data)?;
     let chosen = order.into_iter().filter_map(|i| {
         let mut conversation = conversations.get(*places.get(i)?)?.clone();
         let mut meta = conversation.meta.take().unwrap_or_else(|| serde_json::json!({}));
@@ -277,7 +274,7 @@ pub fn load(record: &Record, media_root: &Path, frames: usize) -> Result<Sample>
     let clip = sample(&source, Sampling::Uniform { frames }, &CaptureOptions::default())
         .with_context(|| format!("sample {}: reading {}", record.id, path.display()))?;
     let frames = clip.frames.iter().map(|f| f.image.clone()).collect();
-    Ok(Sample { id: record.id.clone(), frames, turns: record.turns.clone() })
+    Ok(Sample { id: record.id.clone(), frames, turns: record.turns.clone(), linked: true })
 }
 
 #[cfg(test)]

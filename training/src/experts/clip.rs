@@ -38,6 +38,8 @@ pub struct Shape {
     pub frames: u32,
     /// Frames per second, the mean where the rate varies.
     pub fps: f64,
+    /// When each frame is shown, in milliseconds from the first; empty where the rate does not vary.
+    pub times_ms: Vec<u64>,
     /// Frames (from 1) that begin a new shot; the first frame is none of them.
     pub cuts: Vec<u32>,
 }
@@ -67,7 +69,8 @@ impl Clip {
     /// A clip that cannot be decoded, with what GStreamer said.
     pub fn open(&self) -> Result<Footage> {
         let capture = capture::open(&Source::Path(self.path.clone()), &CaptureOptions::default())?;
-        Ok(Footage { capture, size: None, stamps: 0, last_ms: 0, watch: Cuts::default(), cuts: Vec::new() })
+        let (times_ms, cuts) = (Vec::new(), Vec::new());
+        Ok(Footage { capture, size: None, stamps: 0, times_ms, watch: Cuts::default(), cuts })
     }
 }
 
@@ -110,7 +113,7 @@ pub struct Footage {
     capture: Box<dyn Capture>,
     size: Option<(usize, usize)>,
     stamps: u32,
-    last_ms: u64,
+    times_ms: Vec<u64>,
     watch: Cuts,
     cuts: Vec<u32>,
 }
@@ -132,7 +135,8 @@ impl Footage {
                 frame.height
             );
         }
-        (self.stamps, self.last_ms) = (self.stamps + 1, stamp.pts_ms);
+        self.stamps += 1;
+        self.times_ms.push(stamp.pts_ms);
         if self.watch.begins(&frame) {
             self.cuts.push(self.stamps);
         }
@@ -150,7 +154,7 @@ impl Footage {
     /// Nothing was.
     pub fn shape(&self) -> Result<Shape> {
         let Some((width, height)) = self.size else { bail!("the clip has no frame") };
-        let (frames, seconds) = (self.stamps, self.last_ms as f64 / 1000.0);
+        let (frames, seconds) = (self.stamps, self.times_ms.last().map_or(0.0, |ms| *ms as f64 / 1000.0));
         let fps =
             if frames > 1 && seconds > 0.0 { f64::from(frames - 1) / seconds } else { FOLDER_FPS as f64 };
         Ok(Shape {
@@ -158,14 +162,31 @@ impl Footage {
             height: height as u32,
             frames,
             fps: (fps * 1000.0).round() / 1000.0,
+            times_ms: if varies(&self.times_ms, fps) { self.times_ms.clone() } else { Vec::new() },
             cuts: self.cuts.clone(),
         })
     }
 }
 
+/// Whether some frame is shown more than half a frame from where a constant rate has it.
+fn varies(times_ms: &[u64], fps: f64) -> bool {
+    let period = 1000.0 / fps;
+    let off = |(frame, ms): (usize, &u64)| (*ms as f64 - frame as f64 * period).abs() > 0.5 * period + 1.0;
+    times_ms.iter().enumerate().any(off)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rate_varies_where_frames_are_off_by_more_than_half_of_one() {
+        let steady: Vec<u64> = (0..90).map(|f| f * 1000 / 30).collect();
+        assert!(!varies(&steady, 30.0));
+        let held: Vec<u64> =
+            steady.iter().enumerate().map(|(f, ms)| ms + if f > 40 { 500 } else { 0 }).collect();
+        assert!(varies(&held, 89.0 / (held[89] as f64 / 1000.0)));
+    }
 
     #[test]
     fn clips_are_found_at_any_depth_and_pictures_make_one_clip_a_folder() {

@@ -4,10 +4,12 @@
 //! not be read with the reason: a broken clip never stops the others. A part is one clip, so that a stopped run loses at most one; the bytes are the
 //! same however often it was stopped and however many machines shared the work.
 
-use std::path::PathBuf;
+use std::collections::HashMap;
+use std::io::Read;
+use std::path::{Path, PathBuf};
 use std::time::Instant;
 
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
@@ -27,15 +29,23 @@ pub struct AnnotateArgs {
     /// Folder of videos, at any depth; a folder of numbered pictures is a clip too
     #[arg(long)]
     pub videos: PathBuf,
-    /// Who looks
-    #[arg(long, value_enum)]
-    pub expert: Kind,
     /// Detections, JSON lines; what could not be read goes to NAME.skipped.jsonl beside it
     #[arg(long)]
     pub output: PathBuf,
     /// Only part I of N of the clips, such as 0/4, so that several machines can share them
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub shard: Shard,
+    /// Who looks.
+    #[command(flatten)]
+    pub expert: ExpertArgs,
+}
+
+/// Who looks, and how.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ExpertArgs {
+    /// Who looks
+    #[arg(long, value_enum, default_value = "motion")]
+    pub expert: Kind,
     #[command(flatten, next_help_heading = "Expert motion")]
     motion: MotionParams,
     /// Truth of the clips; VIDEOS/tracks.jsonl where absent
@@ -72,8 +82,21 @@ pub struct Skipped {
 /// # Errors
 /// A folder without clips, an expert that cannot start, an output that cannot be written, and the case that no clip could be read.
 pub fn run(args: &AnnotateArgs) -> Result<()> {
+    annotate(args)?;
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+/// Where the clips that could not be used are listed.
+pub fn skipped_path(detections: &Path) -> PathBuf {
+    detections.with_extension("skipped.jsonl")
+}
+
+/// The same without a word on standard output.
+pub fn annotate(args: &AnnotateArgs) -> Result<()> {
     let all = Clip::all(&args.videos)?;
-    let mut expert = expert(args)?;
+    let twins = twins(&all);
+    let mut expert = args.expert.open(&args.videos)?;
     let mine = args.shard.range(all.len());
     let settings = format!(
         "{}; {} of {}, shard {}",
@@ -83,7 +106,7 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
         args.shard
     );
     let parts = Parts::open(&args.output, &settings)?;
-    let skipped_path = args.output.with_extension("skipped.jsonl");
+    let skipped_path = skipped_path(&args.output);
     let skipped = Parts::open(&skipped_path, &settings)?;
     let bar = progress(mine.len());
     let began = Instant::now();
@@ -92,7 +115,10 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
         let Some(clip) = all.get(place) else { break };
         bar.set_message(clip.name.clone());
         if !(parts.has(place) && skipped.has(place)) {
-            let looked = look(expert.as_mut(), clip);
+            let looked = match twins.get(&place) {
+                Some(first) => Err(anyhow!("has the same content as {first}")),
+                None => look(expert.as_mut(), clip),
+            };
             let (lines, reason) = match looked {
                 Ok(lines) => (lines, None),
                 Err(error) => (Vec::new(), Some(format!("{error:#}"))),
@@ -124,8 +150,43 @@ pub fn run(args: &AnnotateArgs) -> Result<()> {
         mine.len(),
         skipped_path.display()
     );
-    println!("{}", args.output.display());
     Ok(())
+}
+
+/// Clips whose file is a copy of an earlier one, by place, and that one's name.
+fn twins(clips: &[Clip]) -> HashMap<usize, String> {
+    let size = |clip: &Clip| std::fs::metadata(&clip.path).ok().filter(|m| m.is_file()).map(|m| m.len());
+    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
+    for (place, clip) in clips.iter().enumerate() {
+        if let Some(size) = size(clip).filter(|size| *size > 0) {
+            by_size.entry(size).or_default().push(place);
+        }
+    }
+    let mut found = HashMap::new();
+    // Only files of one size are read.
+    for places in by_size.into_values().filter(|places| places.len() > 1) {
+        let mut first: HashMap<[u8; 32], usize> = HashMap::new();
+        for place in places {
+            let Ok(content) = digest(&clips[place].path) else { continue };
+            match first.get(&content) {
+                Some(original) => drop(found.insert(place, clips[*original].name.clone())),
+                None => drop(first.insert(content, place)),
+            }
+        }
+    }
+    found
+}
+
+fn digest(path: &Path) -> std::io::Result<[u8; 32]> {
+    let (mut digest, mut file) = (Sha256::new(), std::fs::File::open(path)?);
+    let mut buffer = vec![0; 1 << 16];
+    loop {
+        let count = file.read(&mut buffer)?;
+        if count == 0 {
+            return Ok(digest.finalize().into());
+        }
+        digest.update(&buffer[..count]);
+    }
 }
 
 /// Number, names and sizes of the clips in a word, so that a changed folder is noticed.
@@ -139,28 +200,32 @@ fn inventory(clips: &[Clip]) -> String {
     format!("{} clips ({digest})", clips.len())
 }
 
-fn expert(args: &AnnotateArgs) -> Result<Box<dyn Expert>> {
-    Ok(match args.expert {
-        Kind::Motion => Box::new(Motion::new(args.motion)),
-        Kind::World => {
-            let truth = args.truth.clone().unwrap_or_else(|| args.videos.join("tracks.jsonl"));
-            Box::new(Oracle::open(&truth, args.dials)?)
-        }
-        Kind::GroundingDino => Box::new(GroundingDino::open(&args.dino)?),
-    })
+impl ExpertArgs {
+    /// The expert, ready to look at the clips of `videos`.
+    fn open(&self, videos: &Path) -> Result<Box<dyn Expert>> {
+        Ok(match self.expert {
+            Kind::Motion => Box::new(Motion::new(self.motion)),
+            Kind::World => {
+                let truth = self.truth.clone().unwrap_or_else(|| videos.join("tracks.jsonl"));
+                Box::new(Oracle::open(&truth, self.dials)?)
+            }
+            Kind::GroundingDino => Box::new(GroundingDino::open(&self.dino)?),
+        })
+    }
 }
 
 /// All lines of a clip. Its size and rate are known only at its end, so that they are filled in last.
 fn look(expert: &mut dyn Expert, clip: &Clip) -> Result<Vec<FrameObjects>> {
     let mut frames: Vec<Vec<Object>> = Vec::new();
-    let Shape { width, height, fps, cuts, .. } =
+    let Shape { width, height, fps, times_ms, cuts, .. } =
         expert.annotate(clip, &mut |objects| frames.push(objects))?;
-    let line = |(frame, objects)| FrameObjects {
+    let line = |(frame, objects): (u32, Vec<Object>)| FrameObjects {
         video: clip.name.clone(),
         frame,
         width,
         height,
         fps: Some(fps),
+        time_ms: times_ms.get(frame as usize - 1).copied(),
         cut: cuts.contains(&frame),
         objects,
     };

@@ -171,6 +171,7 @@ impl Expert for Oracle {
             height: truth.height,
             frames: truth.frames,
             fps: truth.fps,
+            times_ms: truth.times_ms.clone(),
             cuts: Vec::new(),
         })
     }

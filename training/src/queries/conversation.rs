@@ -1,16 +1,17 @@
-//! UTR conversations: bidirectional querying over tracks (arXiv 2502.12081; format in reference.md §7).
+//! UTR queries: bidirectional querying over tracks (arXiv 2502.12081; format in reference.md §7).
 //!
 //! Comes in: a clip's tracks. Goes out: a question that gives one attribute of one object at one frame, and the answer
 //! with its identity, its trajectory before and after that frame, and what it does. A query is posed only where the
-//! attribute names exactly one object. Captions and short instructions live in `caption`.
+//! attribute names exactly one object among all tracks of the clip. Which objects are asked about, follow-up turns and objects that are
+//! not there are the business of `dialogue`; captions live in `caption`.
 
-use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::scene;
 use super::tracks::{ClipTracks, Track, TrackAction, TrackBox};
+use super::wording::Wording;
 use crate::sample::Turn;
 
 /// How boxes are listed.
@@ -38,7 +39,7 @@ impl Listing {
 }
 
 /// Which frame an attribute is taken from.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize, clap::ValueEnum)]
 #[serde(rename_all = "kebab-case")]
 pub enum QueryFrame {
     /// Any frame in which the object is seen: the answer must look both ways (the paper's bidirectional querying).
@@ -62,20 +63,46 @@ pub enum Attribute {
     Identity,
     /// What it does at that frame.
     Action,
-    /// From when to when it does something.
+    /// From which frame to which it does something.
+    FrameSpan,
+    /// From which second to which it does something.
     TimeSpan,
 }
 
 impl Attribute {
-    /// All six.
-    pub const ALL: [Attribute; 6] = [
+    /// All that the paper's figure shows, and the identity.
+    pub const ALL: [Attribute; 7] = [
         Attribute::Coordinate,
         Attribute::Location,
         Attribute::Appearance,
         Attribute::Identity,
         Attribute::Action,
+        Attribute::FrameSpan,
         Attribute::TimeSpan,
     ];
+
+    /// Those that numbered frames alone decide: seconds need to know how long the clip is.
+    pub const OF_FRAMES: [Attribute; 6] = [
+        Attribute::Coordinate,
+        Attribute::Location,
+        Attribute::Appearance,
+        Attribute::Identity,
+        Attribute::Action,
+        Attribute::FrameSpan,
+    ];
+
+    /// Its name in files and reports.
+    pub fn word(self) -> &'static str {
+        match self {
+            Attribute::Coordinate => "coordinate",
+            Attribute::Location => "location",
+            Attribute::Appearance => "appearance",
+            Attribute::Identity => "identity",
+            Attribute::Action => "action",
+            Attribute::FrameSpan => "frame-span",
+            Attribute::TimeSpan => "time-span",
+        }
+    }
 }
 
 /// A UTR question and answer, and what it was made from.
@@ -91,7 +118,7 @@ pub struct UtrTurn {
     pub track: u32,
 }
 
-/// One query per track of the clip, attributes drawn at random among those that single the object out.
+/// One query per track of the clip in the short wording, attributes drawn at random among those that single the object out.
 pub fn utr_turns(
     clip: &ClipTracks,
     query: QueryFrame,
@@ -101,7 +128,7 @@ pub fn utr_turns(
     clip.tracks.iter().filter_map(|track| utr_turn(clip, track, query, listing, rng)).collect()
 }
 
-/// A query about `track`, or nothing where no attribute at the drawn frame singles it out.
+/// A query about `track` in the short wording, or nothing where no attribute at the drawn frame singles it out.
 pub fn utr_turn(
     clip: &ClipTracks,
     track: &Track,
@@ -113,78 +140,77 @@ pub fn utr_turn(
         QueryFrame::Random => track.boxes.choose(rng)?,
         QueryFrame::First => track.boxes.first()?,
     };
-    let mut attributes = Attribute::ALL;
+    let mut attributes = Attribute::OF_FRAMES;
     attributes.shuffle(rng);
-    let query = Query { clip, track, seen, listing };
-    attributes.iter().find_map(|&attribute| {
-        let (hint, id) = query.hint(attribute, rng)?;
-        let turn = Turn { question: query.question(&hint, id, rng), answer: query.answer(id) };
-        Some(UtrTurn { turn, attribute, frame: seen.frame, track: track.id })
-    })
+    let query = Query { clip, track, seen, listing, wording: Wording::Short };
+    attributes.iter().find_map(|&attribute| query.pose(attribute, None, rng))
 }
 
 /// One object at one frame.
-struct Query<'a> {
-    clip: &'a ClipTracks,
-    track: &'a Track,
-    seen: &'a TrackBox,
-    listing: &'a Listing,
+pub struct Query<'a> {
+    /// All tracks, also those that are not asked about: a hint must not fit any of them.
+    pub clip: &'a ClipTracks,
+    /// The object.
+    pub track: &'a Track,
+    /// Its box in the query frame.
+    pub seen: &'a TrackBox,
+    /// How boxes are written.
+    pub listing: &'a Listing,
+    /// How varied the words are.
+    pub wording: Wording,
 }
 
 impl Query<'_> {
-    /// The sentence that points at the object, and the id it goes by in the conversation: its own where the question
-    /// introduces it, else 1, the first mentioned.
-    fn hint(&self, attribute: Attribute, rng: &mut ChaCha8Rng) -> Option<(String, u32)> {
-        let frame = self.seen.frame;
-        let first = |hint: String| Some((hint, 1));
+    /// Question and answer, or nothing where `attribute` does not single the object out. It goes by `id`; by none given it goes by its own
+    /// number where the question introduces it, else by 1, the first mentioned.
+    pub fn pose(&self, attribute: Attribute, id: Option<u32>, rng: &mut ChaCha8Rng) -> Option<UtrTurn> {
+        let introduced = attribute == Attribute::Identity;
+        let id = id.unwrap_or(if introduced { self.track.id } else { 1 });
+        let hint = self.hint(attribute, id, rng)?;
+        let question = format!("{hint} {}", self.wording.request(id, &self.every(), rng));
+        let turn = Turn { question, answer: self.answer(id) };
+        Some(UtrTurn { turn, attribute, frame: self.seen.frame, track: self.track.id })
+    }
+
+    /// Whether `attribute` singles the object out in this frame.
+    pub fn decides(&self, attribute: Attribute) -> bool {
         match attribute {
-            Attribute::Coordinate => {
-                let at = scene::box_text(self.clip, self.seen, self.listing);
-                self.is_apart().then_some(())?;
-                first(format!("What is at frame{frame}:{at}?"))
-            }
-            Attribute::Location => {
-                let place = scene::place(self.clip, self.seen)?;
-                self.is_alone_near(place).then_some(())?;
-                first(format!("What is at the {place} in frame{frame}:?"))
-            }
-            Attribute::Appearance => {
-                scene::has_own_name(self.clip, self.track).then_some(())?;
-                let name = self.track.name();
-                first(format!("Find the {name} of frame{frame}:."))
-            }
-            Attribute::Identity => {
-                let id = self.track.id;
-                self.is_apart().then_some(())?;
-                let (name, at) = (
-                    scene::short_name(self.clip, self.track),
-                    scene::box_text(self.clip, self.seen, self.listing),
-                );
-                Some((format!("{name}<id{id}>frame{frame}:{at}</id{id}>: follow <id{id}>."), id))
-            }
-            Attribute::Action => {
-                let done = self.track.actions.iter().filter(|a| (a.start..=a.end).contains(&frame));
-                let own: Vec<&TrackAction> = done.filter(|a| self.only_one_doing(a)).collect();
-                first(format!("What {} in frame{frame}:?", own.choose(rng)?.text))
-            }
-            Attribute::TimeSpan => {
-                let brief = self.track.actions.iter().filter(|a| !scene::lasts(self.clip, a));
-                let own: Vec<&TrackAction> = brief.filter(|a| self.only_one_acting(a)).collect();
-                first(format!("What acts {}?", scene::span_text(own.choose(rng)?)))
-            }
+            Attribute::Coordinate | Attribute::Identity => self.is_apart(),
+            Attribute::Location => scene::place(self.clip, self.seen).is_some_and(|p| self.is_alone_near(p)),
+            Attribute::Appearance => scene::has_own_name(self.clip, self.track),
+            Attribute::Action => !self.own_actions().is_empty(),
+            Attribute::FrameSpan | Attribute::TimeSpan => !self.own_spans().is_empty(),
         }
     }
 
-    fn question(&self, hint: &str, id: u32, rng: &mut ChaCha8Rng) -> String {
-        let every = match self.listing.every(self.clip.frames) {
+    /// The sentence that points at the object.
+    fn hint(&self, attribute: Attribute, id: u32, rng: &mut ChaCha8Rng) -> Option<String> {
+        self.decides(attribute).then_some(())?;
+        let frame = format!("frame{}:", self.seen.frame);
+        let at = || scene::box_text(self.clip, self.seen, self.listing);
+        let slots: Vec<(&str, String)> = match attribute {
+            Attribute::Coordinate => vec![("box", at())],
+            Attribute::Location => vec![("place", scene::place(self.clip, self.seen)?.to_owned())],
+            Attribute::Appearance => vec![("name", self.track.name())],
+            Attribute::Identity => {
+                let name = scene::short_name(self.clip, self.track);
+                vec![("name", name), ("id", id.to_string()), ("box", at())]
+            }
+            Attribute::Action => vec![("action", self.own_actions().choose(rng)?.text.clone())],
+            Attribute::FrameSpan => vec![("span", scene::span_text(self.own_spans().choose(rng)?))],
+            Attribute::TimeSpan => {
+                let (span, length) = scene::seconds_text(self.clip, self.own_spans().choose(rng)?);
+                vec![("span", span), ("length", length)]
+            }
+        };
+        Some(self.wording.hint(attribute, &frame, &slots, rng))
+    }
+
+    /// `every 4 frames`: which frames the answer lists.
+    pub fn every(&self) -> String {
+        match self.listing.every(self.clip.frames) {
             1 => "in each frame".to_owned(),
             k => format!("every {k} frames"),
-        };
-        let form = format!("name<id{id}>frame1:[box];...</id{id}>");
-        match rng.random_range(0..3) {
-            0 => format!("{hint} Give its track {every} as {form} and its actions."),
-            1 => format!("{hint} Where is it {every}, and what does it do? Use {form}."),
-            _ => format!("{hint} Track it {every}, then say what it does. Format: {form}."),
         }
     }
 
@@ -194,6 +220,18 @@ impl Query<'_> {
             Some(actions) => format!("{trajectory} {actions}."),
             None => format!("{trajectory}."),
         }
+    }
+
+    /// What it does in this frame and nobody else does at that time.
+    fn own_actions(&self) -> Vec<&TrackAction> {
+        let done = self.track.actions.iter().filter(|a| (a.start..=a.end).contains(&self.seen.frame));
+        done.filter(|a| self.only_one_doing(a)).collect()
+    }
+
+    /// What it does for a while when nobody else does anything brief.
+    fn own_spans(&self) -> Vec<&TrackAction> {
+        let brief = self.track.actions.iter().filter(|a| !scene::lasts(self.clip, a));
+        brief.filter(|a| self.only_one_acting(a)).collect()
     }
 
     /// No other object's box in this frame could be meant by this one's.

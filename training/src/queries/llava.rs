@@ -68,17 +68,24 @@ pub struct Record {
     pub meta: Option<serde_json::Value>,
 }
 
-/// Reads a conversation file: a JSON list where it starts with `[`, else JSON lines.
+/// Reads a conversation file as it is: a JSON list where it starts with `[`, else JSON lines.
+///
+/// # Errors
+/// Names the file and what serde found there.
+pub fn read_raw(path: &Path) -> Result<Vec<Conversation>> {
+    let list = std::fs::read(path).map_err(Error::io(path))?;
+    if list.trim_ascii_start().starts_with(b"[") {
+        return serde_json::from_slice(&list).map_err(|e| Error::format(path, e.to_string()));
+    }
+    read_jsonl(path)
+}
+
+/// Reads a conversation file for training and scoring.
 ///
 /// # Errors
 /// Names the file and the record (from 1) that has no question, no answer, or turns out of order.
 pub fn read(path: &Path) -> Result<Vec<Record>> {
-    let list = std::fs::read(path).map_err(Error::io(path))?;
-    let conversations: Vec<Conversation> = if list.trim_ascii_start().starts_with(b"[") {
-        serde_json::from_slice(&list).map_err(|e| Error::format(path, e.to_string()))?
-    } else {
-        read_jsonl(path)?
-    };
+    let conversations = read_raw(path)?;
     let stem = path.file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
     let numbered = (1usize..).zip(conversations);
     numbered

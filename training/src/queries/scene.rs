@@ -94,6 +94,12 @@ pub fn span_text(action: &TrackAction) -> String {
     format!("from frame{}: to frame{}:", action.start, action.end)
 }
 
+/// `from 2.0 to 3.5 s` and how long the clip is: an action lasts from the time of its first frame to that of its last.
+pub fn seconds_text(clip: &ClipTracks, action: &TrackAction) -> (String, String) {
+    let [start, end, last] = [action.start, action.end, clip.frames].map(|f| clip.seconds(f));
+    (format!("from {start:.1} to {end:.1} s"), format!("{last:.1} s"))
+}
+
 /// With more actions than this, a track's are told without their spans.
 const MOST_SPANS: usize = 4;
 

@@ -25,6 +25,9 @@ pub struct ClipTracks {
     pub height: u32,
     /// Frames in the clip; boxes and actions count them from 1.
     pub frames: u32,
+    /// When each frame is shown, in milliseconds from the first; empty where `fps` says it.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub times_ms: Vec<u64>,
     /// Every object seen, in the order of its first frame.
     pub tracks: Vec<Track>,
 }
@@ -90,18 +93,29 @@ impl ClipTracks {
     ///
     /// An action keeps the sampled frames it covers and is dropped where it covers none.
     pub fn sampled(&self, count: u32) -> ClipTracks {
-        let picked: Vec<u32> = (0..count).map(|i| sample_frame(self.frames, count, i)).collect();
+        let picked = self.sampled_frames(count);
         let tracks = self.tracks.iter().filter_map(|t| resample(t, &picked)).collect();
         let fps = if self.frames > 1 && count > 1 {
             self.fps * f64::from(count - 1) / f64::from(self.frames - 1)
         } else {
             self.fps
         };
-        ClipTracks { fps, frames: count, tracks, ..self.clone_header() }
+        let times_ms = picked.iter().map(|f| (self.seconds(*f) * 1000.0).round() as u64).collect();
+        ClipTracks { video: self.video.clone(), fps, frames: count, times_ms, tracks, ..*self }
     }
 
-    fn clone_header(&self) -> ClipTracks {
-        ClipTracks { video: self.video.clone(), tracks: Vec::new(), ..*self }
+    /// The frame numbers (from 1) that [`ClipTracks::sampled`] takes.
+    pub fn sampled_frames(&self, count: u32) -> Vec<u32> {
+        (0..count).map(|i| sample_frame(self.frames, count, i)).collect()
+    }
+
+    /// When `frame` (from 1) is shown, in seconds from the first.
+    pub fn seconds(&self, frame: u32) -> f64 {
+        let before = frame.saturating_sub(1);
+        match self.times_ms.get(before as usize) {
+            Some(ms) => *ms as f64 / 1000.0,
+            None => f64::from(before) / self.fps.max(f64::MIN_POSITIVE),
+        }
     }
 }
 
@@ -151,7 +165,15 @@ mod tests {
             boxes: boxes.collect(),
             actions,
         };
-        ClipTracks { video: "a.mp4".into(), fps: 8.0, width: 64, height: 64, frames, tracks: vec![track] }
+        ClipTracks {
+            video: "a.mp4".into(),
+            fps: 8.0,
+            width: 64,
+            height: 64,
+            frames,
+            times_ms: vec![],
+            tracks: vec![track],
+        }
     }
 
     #[test]

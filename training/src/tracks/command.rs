@@ -26,14 +26,12 @@ pub struct TrackArgs {
     /// Detections: JSON lines, or MOTChallenge text (`.txt`)
     #[arg(long)]
     pub detections: PathBuf,
-    /// Which tracker
-    #[arg(long, value_enum, default_value = "byte-track")]
-    pub tracker: Kind,
     /// Tracks: JSON lines, or MOTChallenge text (`.txt`) where the detections are
     #[arg(long)]
     pub output: PathBuf,
+    /// Who tracks.
     #[command(flatten)]
-    byte: ByteParams,
+    pub tracker: TrackerArgs,
     /// Frames per second, where the detections do not say; the tracker's patience is counted in seconds
     #[arg(long)]
     frame_rate: Option<f64>,
@@ -43,6 +41,16 @@ pub struct TrackArgs {
     /// Only part I of N of the clips, such as 0/4, so that several machines can share them
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     shard: Shard,
+}
+
+/// Who tracks, and what is left out.
+#[derive(Clone, Debug, clap::Args)]
+pub struct TrackerArgs {
+    /// Which tracker
+    #[arg(long, value_enum, default_value = "byte-track")]
+    pub tracker: Kind,
+    #[command(flatten)]
+    byte: ByteParams,
     /// Leave out boxes that are wider than this many times their height (1.6 in the original, for pedestrians)
     #[arg(long)]
     pub aspect_ratio_thresh: Option<f64>,
@@ -62,7 +70,7 @@ pub enum Kind {
     Iou,
 }
 
-impl TrackArgs {
+impl TrackerArgs {
     fn tracker(&self, frame_rate: f64) -> Box<dyn Tracker> {
         let min_score = self.byte.track_thresh;
         match self.tracker {
@@ -72,7 +80,11 @@ impl TrackArgs {
         }
     }
 
-    fn check(&self) -> Result<()> {
+    /// Refuses thresholds that make no sense.
+    ///
+    /// # Errors
+    /// The option, its value and its range.
+    pub fn check(&self) -> Result<()> {
         let Self { byte, min_box_area, aspect_ratio_thresh, .. } = self;
         let shares = [("track-thresh", byte.track_thresh), ("match-thresh", byte.match_thresh)];
         for (name, value) in shares {
@@ -81,6 +93,13 @@ impl TrackArgs {
         ensure!(*min_box_area >= 0.0, "--min-box-area {min_box_area}: at least 0");
         ensure!(aspect_ratio_thresh.is_none_or(|ratio| ratio > 0.0), "--aspect-ratio-thresh must be above 0");
         Ok(())
+    }
+
+    /// The tracks of a clip; `rate` counts before the clip's own.
+    pub fn clip(&self, clip: &ClipObjects, rate: Option<f64>) -> ClipTracks {
+        let rate = rate.or(clip.fps).unwrap_or(ByteParams::default().frame_rate);
+        let frames = clip.frames.iter().map(|f| f.iter().map(|o| o.detection()).collect());
+        merge(clip, &self.track(rate, &clip.cuts, frames), rate)
     }
 
     /// Tracks of frames 1, 2, …; at a cut everything is forgotten, so that no track crosses it.
@@ -113,7 +132,7 @@ pub fn run(args: &TrackArgs) -> Result<()> {
         ensure!(truth.is_file(), "--truth {} is not a file", truth.display());
         distinct(&[truth], &args.output)?;
     }
-    args.check()?;
+    args.tracker.check()?;
     let given = args.frame_rate;
     ensure!(
         given.is_none_or(|rate| rate.is_finite() && rate > 0.0),
@@ -130,24 +149,18 @@ pub fn run(args: &TrackArgs) -> Result<()> {
                 "--truth scores JSON lines; MOTChallenge text has evaluation kits of its own"
             );
             ensure!(args.shard.of == 1, "--shard parts JSON lines by clip; MOTChallenge text is one clip");
-            let seen =
-                args.track(given.unwrap_or(usual), &[], mot::read_detections(&args.detections)?.into_iter());
+            let seen = args.tracker.track(
+                given.unwrap_or(usual),
+                &[],
+                mot::read_detections(&args.detections)?.into_iter(),
+            );
             mot::write_results(&args.output, &seen)?;
             (seen.len(), count(&seen))
         }
         (false, false) => {
             let clips = detections::read(&args.detections)?;
             let clips = &clips[args.shard.range(clips.len())];
-            let tracked = |clip: &ClipObjects| {
-                let rate = given.or(clip.fps).unwrap_or(usual);
-                let seen = args.track(
-                    rate,
-                    &clip.cuts,
-                    clip.frames.iter().map(|f| f.iter().map(|o| o.detection()).collect()),
-                );
-                merge(clip, &seen, rate)
-            };
-            let tracks: Vec<_> = clips.iter().map(tracked).collect();
+            let tracks: Vec<_> = clips.iter().map(|clip| args.tracker.clip(clip, given)).collect();
             write_jsonl(&args.output, &tracks)?;
             if let Some(truth) = &args.truth {
                 let scores = score(&read_tracks(truth)?, &tracks);

@@ -3,6 +3,7 @@
 //! Comes in and goes out: JSON lines, one frame a line (`{video, frame, width, height, objects: [...]}`), boxes in pixels, frames counted from 1. A
 //! frame without a line is empty and still a frame. Nothing is found and nothing is tracked here.
 
+use std::collections::HashMap;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
@@ -26,6 +27,9 @@ pub struct FrameObjects {
     /// Frames per second of the clip, where the expert knows.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub fps: Option<f64>,
+    /// When the frame is shown, in milliseconds from the first; given where the rate varies.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub time_ms: Option<u64>,
     /// The frame begins a new shot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cut: bool,
@@ -78,6 +82,8 @@ pub struct ClipObjects {
     pub fps: Option<f64>,
     /// Frames (from 1) that begin a new shot, in order.
     pub cuts: Vec<u32>,
+    /// When each frame is shown, in milliseconds from the first; empty unless every frame says so.
+    pub times_ms: Vec<u64>,
     /// Frame 1, 2, …; gaps are empty.
     pub frames: Vec<Vec<Object>>,
 }
@@ -91,9 +97,10 @@ const MOST_FRAMES: u32 = 2_000_000;
 /// The file, and the clip or the line that is wrong: a box without area, a frame counted from 0 or given twice, sizes that change.
 pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
     let mut clips: Vec<ClipObjects> = Vec::new();
+    let mut places: HashMap<String, usize> = HashMap::new();
     let mut given = std::collections::HashSet::new();
     for line in read_jsonl::<FrameObjects>(path)? {
-        let FrameObjects { video, frame, width, height, fps, cut, objects } = line;
+        let FrameObjects { video, frame, width, height, fps, time_ms, cut, objects } = line;
         let fail = |what: String| Error::format(path, format!("{video}, frame {frame}: {what}"));
         if width == 0 || height == 0 {
             return Err(fail(format!("{width}x{height} pixels: both sides must be above zero")));
@@ -111,7 +118,7 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
         if let Some(bad) = objects.iter().find(|o| !sound(o)) {
             return Err(fail(format!("box {:?} with score {} has no area or no sense", bad.xyxy, bad.score)));
         }
-        let place = clips.iter().position(|c| c.video == video).unwrap_or(clips.len());
+        let place = *places.entry(video.clone()).or_insert(clips.len());
         if place == clips.len() {
             clips.push(ClipObjects {
                 video: video.clone(),
@@ -119,6 +126,7 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
                 height,
                 fps,
                 cuts: Vec::new(),
+                times_ms: Vec::new(),
                 frames: Vec::new(),
             });
         }
@@ -130,10 +138,20 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
             clip.cuts.push(frame);
         }
         let frame = frame as usize;
+        // Times count only where they come without a gap.
+        if let Some(time) = time_ms.filter(|_| clip.times_ms.len() + 1 == frame) {
+            clip.times_ms.push(time);
+        }
         clip.frames.resize_with(clip.frames.len().max(frame), Vec::new);
         clip.frames[frame - 1] = objects;
     }
-    clips.iter_mut().for_each(|c| c.cuts.sort_unstable());
+    for clip in &mut clips {
+        clip.cuts.sort_unstable();
+        let rising = clip.times_ms.windows(2).all(|w| w[0] <= w[1]);
+        if clip.times_ms.len() != clip.frames.len() || !rising {
+            clip.times_ms.clear();
+        }
+    }
     Ok(clips)
 }
 
@@ -157,6 +175,7 @@ mod tests {
             width: 64,
             height: 48,
             fps: None,
+            time_ms: None,
             cut: false,
             objects: vec![object],
         }

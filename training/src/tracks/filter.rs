@@ -48,6 +48,28 @@ impl Default for Limits {
     }
 }
 
+impl Limits {
+    /// Refuses limits that make no sense.
+    ///
+    /// # Errors
+    /// The option, its value and its range.
+    pub fn check(&self) -> anyhow::Result<()> {
+        let Self { min_share, min_size, max_area, min_score, min_filled, min_way, .. } = *self;
+        let shares = [
+            ("min-share", min_share),
+            ("min-size", min_size),
+            ("max-area", max_area),
+            ("min-score", min_score),
+            ("min-filled", min_filled),
+        ];
+        for (name, value) in shares {
+            anyhow::ensure!((0.0..=1.0).contains(&value), "--{name} {value}: a share lies between 0 and 1");
+        }
+        anyhow::ensure!(min_way.is_finite() && min_way >= 0.0, "--min-way {min_way}: at least 0");
+        Ok(())
+    }
+}
+
 /// Tracks by what became of them.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Dropped {
@@ -184,8 +206,15 @@ mod tests {
             track(7, (1..=100).step_by(3), 1.0, 30.0, 0.9),
             busy,
         ];
-        let mut clip =
-            ClipTracks { video: "v".into(), fps: 25.0, width: 320, height: 240, frames: 100, tracks };
+        let mut clip = ClipTracks {
+            video: "v".into(),
+            fps: 25.0,
+            width: 320,
+            height: 240,
+            frames: 100,
+            times_ms: vec![],
+            tracks,
+        };
         let limits = Limits { min_way: 0.5, ..Limits::default() };
         let dropped = filter(&mut clip, &limits);
         let wanted = Dropped { kept: 2, short: 1, brief: 1, size: 1, score: 1, still: 1, fragmented: 1 };
@@ -203,6 +232,7 @@ mod tests {
             width: 320,
             height: 240,
             frames: 40,
+            times_ms: vec![],
             tracks: vec![shaking],
         };
         assert_eq!(filter(&mut clip, &Limits { min_way: 0.2, ..Limits::default() }).still, 1);

@@ -2,11 +2,14 @@
 //!
 //! Comes in: a clip's detections and, per frame, the tracks that stand on them. Goes out: [`ClipTracks`], tracks in the order of their first
 //! frame, then from left to right. Category and appearance are what most of the boxes say, weighed by their scores; an action lasts while the boxes
-//! say it. Which tracks are worth keeping is decided in `filter`.
+//! say it. Where no expert names looks or deeds they are taken from captions, and deeds at last from the way the boxes go (`deeds`). Which tracks are worth
+//! keeping is decided in `filter`.
 
 use std::collections::{BTreeMap, HashMap};
 
 use super::Seen;
+use super::caption::{deed, look};
+use super::deeds::deeds;
 use super::detections::{ClipObjects, Object};
 use crate::queries::{ClipTracks, Track, TrackAction, TrackBox};
 
@@ -25,7 +28,7 @@ pub fn merge(clip: &ClipObjects, frames: &[Vec<Seen>], fps: f64) -> ClipTracks {
             }
         }
     }
-    let mut tracks: Vec<Track> = members.into_iter().map(|(id, list)| track(clip, id, &list)).collect();
+    let mut tracks: Vec<Track> = members.into_iter().map(|(id, list)| track(clip, id, &list, fps)).collect();
     let place = |t: &Track| t.boxes.first().map_or((0, 0.0), |b| (b.frame, b.xyxy[0] + b.xyxy[2]));
     tracks.sort_by(|a, b| {
         let (a, b) = (place(a), place(b));
@@ -37,11 +40,12 @@ pub fn merge(clip: &ClipObjects, frames: &[Vec<Seen>], fps: f64) -> ClipTracks {
         width: clip.width,
         height: clip.height,
         frames: clip.frames.len() as u32,
+        times_ms: clip.times_ms.clone(),
         tracks,
     }
 }
 
-fn track(clip: &ClipObjects, id: u32, members: &[(u32, &Seen, &Object)]) -> Track {
+fn track(clip: &ClipObjects, id: u32, members: &[(u32, &Seen, &Object)], fps: f64) -> Track {
     let (width, height) = (clip.width as f32, clip.height as f32);
     let boxes = members.iter().map(|(frame, seen, _)| {
         let [x, y, w, h] = seen.tlwh.map(|v| v as f32);
@@ -53,40 +57,49 @@ fn track(clip: &ClipObjects, id: u32, members: &[(u32, &Seen, &Object)]) -> Trac
         ];
         TrackBox { frame: *frame, xyxy: inside, score: seen.score as f32 }
     });
-    let said = |word: fn(&Object) -> Option<&str>| {
+    // A filtered box may lie outside the frame altogether; such a one shows nothing.
+    let boxes: Vec<TrackBox> = boxes.filter(|b| b.xyxy[2] > b.xyxy[0] && b.xyxy[3] > b.xyxy[1]).collect();
+    let said = |word: &dyn Fn(&Object) -> Option<String>| {
         let votes = members.iter().filter_map(|(_, seen, object)| Some((word(object)?, seen.score)));
-        vote(votes).unwrap_or_default().to_owned()
+        vote(votes)
     };
+    let caption = |o: &Object| look(o.caption.as_deref()?, &o.category);
+    let mut actions = runs(members, &|o| o.action.clone());
+    if actions.is_empty() {
+        actions = runs(members, &|o| deed(o.caption.as_deref()?, &o.category));
+    }
+    if actions.is_empty() {
+        actions = deeds(&boxes, [width, height], fps);
+    }
     Track {
         id,
-        category: said(|o| Some(o.category.as_str())),
-        appearance: said(|o| o.appearance.as_deref()),
-        // A filtered box may lie outside the frame altogether; such a one shows nothing.
-        boxes: boxes.filter(|b| b.xyxy[2] > b.xyxy[0] && b.xyxy[3] > b.xyxy[1]).collect(),
-        actions: actions(members),
+        category: said(&|o| Some(o.category.clone())).unwrap_or_default(),
+        appearance: said(&|o| o.appearance.clone()).or_else(|| said(&caption)).unwrap_or_default(),
+        boxes,
+        actions,
     }
 }
 
 /// The word with the largest sum of scores; of equals the first in the alphabet, so that the order of boxes does not matter.
-fn vote<'a>(votes: impl Iterator<Item = (&'a str, f64)>) -> Option<&'a str> {
-    let mut sums: HashMap<&str, f64> = HashMap::new();
+fn vote(votes: impl Iterator<Item = (String, f64)>) -> Option<String> {
+    let mut sums: HashMap<String, f64> = HashMap::new();
     votes.for_each(|(word, score)| *sums.entry(word).or_default() += score);
-    sums.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(a.0))).map(|(word, _)| word)
+    sums.into_iter().max_by(|a, b| a.1.total_cmp(&b.1).then(b.0.cmp(&a.0))).map(|(word, _)| word)
 }
 
 /// Runs of frames that say the same; short silences do not end one, a single word makes none.
-fn actions(members: &[(u32, &Seen, &Object)]) -> Vec<TrackAction> {
+fn runs(members: &[(u32, &Seen, &Object)], word: &dyn Fn(&Object) -> Option<String>) -> Vec<TrackAction> {
     let mut found: Vec<(TrackAction, usize)> = Vec::new();
-    let mut open: HashMap<&str, usize> = HashMap::new();
+    let mut open: HashMap<String, usize> = HashMap::new();
     for (frame, _, object) in members {
-        let Some(text) = object.action.as_deref().filter(|text| !text.is_empty()) else { continue };
-        match open.get(text).map(|&place| &mut found[place]) {
+        let Some(text) = word(object).filter(|text| !text.is_empty()) else { continue };
+        match open.get(&text).map(|&place| &mut found[place]) {
             Some((action, said)) if frame - action.end <= SILENCE + 1 => {
                 (action.end, *said) = (*frame, *said + 1);
             }
             _ => {
-                open.insert(text, found.len());
-                found.push((TrackAction { start: *frame, end: *frame, text: text.to_owned() }, 1));
+                open.insert(text.clone(), found.len());
+                found.push((TrackAction { start: *frame, end: *frame, text }, 1));
             }
         }
     }
@@ -112,7 +125,18 @@ mod tests {
         let frames: Vec<Vec<Object>> = words.iter().map(|(c, a)| vec![object(0.0, c, *a)]).collect();
         let seen = Seen { id: 7, tlwh: [-4.0, 0.0, 10.0, 10.0], score: 0.9, detection: 0 };
         let seen = vec![vec![seen]; frames.len()];
-        (ClipObjects { video: "v".into(), width: 64, height: 64, fps: None, cuts: Vec::new(), frames }, seen)
+        (
+            ClipObjects {
+                video: "v".into(),
+                width: 64,
+                height: 64,
+                fps: None,
+                cuts: Vec::new(),
+                times_ms: Vec::new(),
+                frames,
+            },
+            seen,
+        )
     }
 
     #[test]

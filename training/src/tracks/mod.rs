@@ -6,7 +6,9 @@
 
 pub mod assign;
 pub mod byte;
+pub mod caption;
 pub mod command;
+pub mod deeds;
 pub mod detections;
 pub mod filter;
 pub mod kalman;

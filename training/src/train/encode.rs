@@ -1,7 +1,7 @@
 //! Samples to examples: the text around a clip as token ids with loss weights, the frames as rows of patches.
 //!
 //! Comes in: [`Sample`]. Goes out: [`Example`]: one trunk (prompt up to and including the clip) and one branch per turn, so that many
-//! questions share one pass over the frames. The prompt is the checkpoint's own chat template, split at the clip, which is exactly
+//! questions share one pass over the frames; a branch of linked turns begins with the conversation so far. The prompt is the checkpoint's own chat template, split at the clip, which is exactly
 //! what the runtime feeds. Nothing is truncated.
 
 use crate::sample::{Sample, Turn};
@@ -11,7 +11,7 @@ use serde::{Deserialize, Serialize};
 use std::path::Path;
 use utr_models::network::{Example, Span};
 use utr_models::preprocess::Preprocessor;
-use utr_models::prompt::{ChatTemplate, Kind};
+use utr_models::prompt::{ChatTemplate, Kind, Message, Role};
 use utr_models::text::Tokenizer;
 use utr_models::vision::VisionTower;
 use utr_models::{Config, RgbFrame};
@@ -25,6 +25,18 @@ pub enum Masking {
     Answer,
     /// As LLaVA-NeXT trains: also the assistant's header, and every newline, turn start and turn end anywhere in the text.
     Reference,
+}
+
+/// The clip comes with the first question.
+fn messages(history: &[Turn], turn: &Turn) -> Vec<Message> {
+    let said = history
+        .iter()
+        .flat_map(|t| [Message::text(Role::User, &t.question), Message::text(Role::Assistant, &t.answer)]);
+    let mut messages: Vec<Message> = said.chain([Message::text(Role::User, &turn.question)]).collect();
+    if let Some(first) = messages.first_mut() {
+        first.video = true;
+    }
+    messages
 }
 
 /// Everything that turns a sample into numbers.
@@ -79,8 +91,9 @@ impl Encoder {
             );
         }
         let (mut trunk, mut branches) = (None, Vec::new());
-        for turn in &sample.turns {
-            let (before, after) = self.template.video_prompt(&self.tokenizer, &turn.question)?;
+        for (place, turn) in sample.turns.iter().enumerate() {
+            let history = if sample.linked { &sample.turns[..place] } else { &[] };
+            let (before, after) = self.template.split_prompt(&self.tokenizer, &messages(history, turn))?;
             trunk.get_or_insert(before);
             branches.push(self.branch(after, turn)?);
         }

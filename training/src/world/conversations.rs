@@ -112,7 +112,15 @@ pub fn world_tracks_at(
         a.0.cmp(&b.0).then(a.1.total_cmp(&b.1))
     });
     (1u32..).zip(&mut tracks).for_each(|(id, t)| t.id = id);
-    ClipTracks { video: video.into(), fps, width: size, height: size, frames: times.len() as u32, tracks }
+    ClipTracks {
+        video: video.into(),
+        fps,
+        width: size,
+        height: size,
+        frames: times.len() as u32,
+        times_ms: Vec::new(),
+        tracks,
+    }
 }
 
 /// Category and appearance (size, surface, colour). What changes over the clip is left out, as in the world's own
@@ -174,7 +182,7 @@ pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let turns = turns(&script, posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
-    Sample { id, frames: drawn, turns }
+    Sample { id, frames: drawn, turns, linked: false }
 }
 
 /// With every fact of a circle of three (colours, deeds) its two others: a suite asks one, training asks all.
