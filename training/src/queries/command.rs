@@ -11,7 +11,7 @@ use serde::Serialize;
 
 use super::absent::Vocabulary;
 use super::card::{Card, Facts};
-use super::dialogue::{Maker, Plan, Report};
+use super::dialogue::{Maker, Plan, Report, clean};
 use super::llava::Conversation;
 use super::tracks::{ClipTracks, read_tracks};
 use crate::files::{distinct, write_jsonl};
@@ -47,7 +47,8 @@ pub fn run(args: &QueriesArgs) -> Result<()> {
     args.limits.check()?;
     let clips = read_tracks(&args.tracks)?;
     ensure!(!clips.is_empty(), "{} holds no clip", args.tracks.display());
-    let (conversations, report) = make(&clips, &args.plan, &args.limits, args.shard);
+    let count = clips.len();
+    let (conversations, report) = make(clips, &args.plan, &args.limits, args.shard);
     write_jsonl(&args.output, &conversations)?;
     eprintln!("{report}");
     if args.shard.of == 1 {
@@ -56,8 +57,7 @@ pub fn run(args: &QueriesArgs) -> Result<()> {
     }
     ensure!(
         !conversations.is_empty() || args.shard.of > 1,
-        "no conversation could be made of {} clips; the counts above say why (--min-frames and the other limits)",
-        clips.len()
+        "no conversation could be made of {count} clips; the counts above say why (--min-frames and the other limits)"
     );
     println!("{}", args.output.display());
     Ok(())
@@ -69,7 +69,13 @@ pub fn card_path(data: &Path) -> PathBuf {
 }
 
 /// The conversations of a share of the clips, and the counts of all.
-pub fn make(clips: &[ClipTracks], plan: &Plan, limits: &Limits, shard: Shard) -> (Vec<Conversation>, Report) {
+pub fn make(
+    mut clips: Vec<ClipTracks>,
+    plan: &Plan,
+    limits: &Limits,
+    shard: Shard,
+) -> (Vec<Conversation>, Report) {
+    clips.iter_mut().flat_map(|c| &mut c.tracks).for_each(clean);
     let vocabulary = Vocabulary::of(clips.iter().flat_map(|c| &c.tracks));
     let mut maker = Maker::new(plan, limits, &vocabulary);
     let mine = shard.range(clips.len());

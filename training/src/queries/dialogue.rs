@@ -92,12 +92,11 @@ impl<'a> Maker<'a> {
         Self { plan, limits, vocabulary, report: Report::default() }
     }
 
-    /// The conversations of the next clip.
+    /// The conversations of the next clip, whose names are [`clean`].
     pub fn clip(&mut self, clip: &ClipTracks) -> Vec<Conversation> {
         let mut kept = clip.clone();
         self.report.tracks += filter(&mut kept, self.limits);
-        let mut all = clip.sampled(self.plan.frames);
-        all.tracks.iter_mut().for_each(clean);
+        let all = clip.sampled(self.plan.frames);
         let is_kept = |t: &&Track| kept.tracks.iter().any(|k| k.id == t.id);
         let asked: Vec<&Track> = all.tracks.iter().filter(is_kept).filter(|t| t.boxes.len() >= 2).collect();
         self.report.unsampled += kept.tracks.len() - asked.len();
@@ -263,7 +262,7 @@ fn candidates<'t>(
 }
 
 /// Names come from outside: what would break the text of a trajectory becomes a space.
-fn clean(track: &mut Track) {
+pub fn clean(track: &mut Track) {
     let tidy = |text: &str| {
         let letter = |c: char| if "<>[]{};:,.".contains(c) || c.is_control() { ' ' } else { c };
         text.chars().map(letter).collect::<String>().split_whitespace().collect::<Vec<_>>().join(" ")

@@ -77,7 +77,7 @@ fn expected(clip: &ClipTracks, id: u32, listing: &Listing, under: u32) -> Trajec
 proptest! {
     #[test]
     fn answers_read_back_as_the_tracks(clips in any_clips()) {
-        let (made, report) = make(&clips, &plan(), &Limits::default(), "0/1".parse().unwrap());
+        let (made, report) = make(clips.clone(), &plan(), &Limits::default(), "0/1".parse().unwrap());
         prop_assert_eq!(report.queries + report.absent, made.len());
         for conversation in &made {
             let meta = conversation.meta.as_ref().unwrap();
@@ -112,7 +112,7 @@ proptest! {
 
     #[test]
     fn any_number_of_shares_joins_to_the_same_data(clips in any_clips(), shares in 1usize..5) {
-        let part = |i: usize, n: usize| make(&clips, &plan(), &Limits::default(), format!("{i}/{n}").parse().unwrap()).0;
+        let part = |i: usize, n: usize| make(clips.clone(), &plan(), &Limits::default(), format!("{i}/{n}").parse().unwrap()).0;
         let joined: Vec<Conversation> = (0..shares).flat_map(|i| part(i, shares)).collect();
         prop_assert_eq!(joined, part(0, 1));
     }
@@ -133,7 +133,7 @@ fn first_frame_queries_stand_on_the_first_sight() {
         tracks: vec![track],
     };
     let first = Plan { query: QueryFrame::First, absent: 0, ..plan() };
-    let (made, _) = make(&[clip], &first, &Limits::default(), "0/1".parse().unwrap());
+    let (made, _) = make(vec![clip], &first, &Limits::default(), "0/1".parse().unwrap());
     assert_eq!(made.len(), 2);
     // Sampled frames 1, 4, 7, 10, 13, …: the fifth is the first that shows it.
     assert!(made.iter().all(|c| c.meta.as_ref().unwrap()["query_frame"] == 5));
@@ -149,7 +149,7 @@ fn world_clips_are_asked_evenly() {
     };
     let clips: Vec<ClipTracks> = (0..60).map(clip).collect();
     let plan = Plan { per_track: 1, absent: 10, ..plan() };
-    let (made, report) = make(&clips, &plan, &Limits::default(), "0/1".parse().unwrap());
+    let (made, report) = make(clips, &plan, &Limits::default(), "0/1".parse().unwrap());
     let counts: Vec<usize> =
         Attribute::ALL.iter().map(|a| report.balance.attributes.get(a).copied().unwrap_or(0)).collect();
     let (least, most) = (counts.iter().min().unwrap(), counts.iter().max().unwrap());
