@@ -272,6 +272,10 @@ impl Capture for GstCapture {
         self.total
     }
 
+    fn duration_ms(&self) -> Option<u64> {
+        self.pipeline.query_duration::<gst::ClockTime>().map(|time| time.mseconds())
+    }
+
     fn live(&self) -> bool {
         self.live
     }

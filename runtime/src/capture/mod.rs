@@ -79,6 +79,11 @@ pub trait Capture: Send {
         None
     }
 
+    /// How long the source says it is, in milliseconds; with sound, the longer of the two.
+    fn duration_ms(&self) -> Option<u64> {
+        None
+    }
+
     /// True for cameras and other sources that run on their own clock and never end.
     fn live(&self) -> bool {
         false

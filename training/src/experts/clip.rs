@@ -18,6 +18,11 @@ const ENDINGS: [&str; 14] =
 /// Endings of pictures; a folder that holds some is one clip.
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
 
+/// Least share of the duration that must be readable; sound may be longer than its pictures.
+const LEAST_READ: f64 = 0.5;
+/// Shorter clips are believed: a single frame has no duration to compare.
+const LONG_ENOUGH_MS: u64 = 500;
+
 /// A clip on disk.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Clip {
@@ -124,7 +129,7 @@ impl Footage {
     /// # Errors
     /// A break in the stream, and a picture of another size than the first.
     pub fn next_frame(&mut self) -> Result<Option<RgbFrame>> {
-        let Some(stamp) = self.capture.advance()? else { return Ok(None) };
+        let Some(stamp) = self.capture.advance()? else { return self.ended() };
         let frame = self.capture.image()?;
         let size = *self.size.get_or_insert((frame.width, frame.height));
         if size != (frame.width, frame.height) {
@@ -141,6 +146,23 @@ impl Footage {
             self.cuts.push(self.stamps);
         }
         Ok(Some(frame))
+    }
+
+    /// The end is only believed where the clip is about as long as it says.
+    fn ended(&self) -> Result<Option<RgbFrame>> {
+        let read_ms = self.times_ms.last().copied().unwrap_or(0);
+        if let Some(whole_ms) =
+            self.capture.duration_ms().filter(|ms| self.stamps > 0 && *ms > LONG_ENOUGH_MS)
+            && (read_ms as f64) < LEAST_READ * whole_ms as f64
+        {
+            bail!(
+                "only {} frames ({:.1} of {:.1} s) could be read: the file is damaged or cut short; record it again",
+                self.stamps,
+                read_ms as f64 / 1000.0,
+                whole_ms as f64 / 1000.0
+            );
+        }
+        Ok(None)
     }
 
     /// Whether the frame that came last begins a new shot.
