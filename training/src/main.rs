@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
 use utr_training::train::recipe::Kind;
-use utr_training::{eval, experts, export, run, tpl, tracks, world};
+use utr_training::{eval, experts, export, inspect, run, tpl, tracks, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
@@ -34,6 +34,8 @@ enum Command {
     Annotate(Box<experts::command::AnnotateArgs>),
     /// Detections to tracks: ByteTrack, SORT or plain overlap
     Track(tracks::command::TrackArgs),
+    /// Pages that show clips, tracks and conversations, and where they contradict each other
+    Inspect(inspect::command::InspectArgs),
     /// The stages of a recipe up to the first that moves more than the projector
     Align(run::TrainArgs),
     /// All remaining stages of a recipe
@@ -106,6 +108,7 @@ fn execute(command: Command) -> Result<()> {
         Command::World(args) => world::command::run(&args),
         Command::Annotate(args) => experts::command::run(&args),
         Command::Track(args) => tracks::command::run(&args),
+        Command::Inspect(args) => inspect::command::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),

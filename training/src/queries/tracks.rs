@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use utr_models::Result;
+use utr_runtime::sample::uniform_indices;
 
 use crate::files::read_jsonl;
 
@@ -90,7 +91,8 @@ impl ClipTracks {
     ///
     /// An action keeps the sampled frames it covers and is dropped where it covers none.
     pub fn sampled(&self, count: u32) -> ClipTracks {
-        let picked: Vec<u32> = (0..count).map(|i| sample_frame(self.frames, count, i)).collect();
+        let picked = uniform_indices(self.frames as usize, count as usize);
+        let picked: Vec<u32> = picked.into_iter().map(|index| index as u32 + 1).collect();
         let tracks = self.tracks.iter().filter_map(|t| resample(t, &picked)).collect();
         let fps = if self.frames > 1 && count > 1 {
             self.fps * f64::from(count - 1) / f64::from(self.frames - 1)
@@ -103,12 +105,6 @@ impl ClipTracks {
     fn clone_header(&self) -> ClipTracks {
         ClipTracks { video: self.video.clone(), tracks: Vec::new(), ..*self }
     }
-}
-
-/// The frame number (from 1) of sample `i` of `count`.
-fn sample_frame(frames: u32, count: u32, i: u32) -> u32 {
-    let last = frames.saturating_sub(1);
-    if count < 2 { 1 } else { 1 + (f64::from(last) * f64::from(i) / f64::from(count - 1)) as u32 }
 }
 
 fn resample(track: &Track, picked: &[u32]) -> Option<Track> {
@@ -180,5 +176,12 @@ mod tests {
         let lefts: Vec<f32> = track.boxes.iter().map(|b| b.xyxy[0]).collect();
         assert_eq!(lefts, (0..32).map(|i| (2 * i + 1) as f32).collect::<Vec<_>>());
         assert_eq!(track.actions, vec![TrackAction { start: 1, end: 32, text: "moves left".into() }]);
+    }
+    #[test]
+    fn any_number_of_frames_is_sampled_as_the_runtime_does() {
+        // 30 * 11 / 22 is exact, 11 steps of 30 / 22 fall short of it.
+        let sampled = clip(31).sampled(23);
+        let picked: Vec<usize> = sampled.tracks[0].boxes.iter().map(|b| b.xyxy[0] as usize - 1).collect();
+        assert_eq!(picked, uniform_indices(31, 23));
     }
 }
