@@ -1,6 +1,7 @@
 //! Video to UTR data to a trained, measured, quantized bundle: the library behind `utr-train`.
 //!
-//! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval → export. `run` calls them all.
+//! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval → export. `data` calls the stages up to the queries, `run` those
+//! from training on; `inspect` shows what the queries say beside what the clips show.
 
 pub mod files;
 pub mod parts;
@@ -15,12 +16,16 @@ pub mod tracks;
 
 pub mod queries;
 
+pub mod inspect;
+
 pub mod train;
 pub mod validate;
 
 pub mod tpl;
 
 pub mod eval;
+
+pub mod data;
 
 pub mod export;
 
