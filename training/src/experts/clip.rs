@@ -19,7 +19,7 @@ const ENDINGS: [&str; 14] =
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// Least share of the duration that must be readable; sound may be longer than its pictures.
-const LEAST_READ: f64 = 0.5;
+const LEAST_READ: f64 = 0.8;
 /// Shorter clips are believed: a single frame has no duration to compare.
 const LONG_ENOUGH_MS: u64 = 500;
 

@@ -148,7 +148,7 @@ pub fn utr_turn(
 
 /// One object at one frame.
 pub struct Query<'a> {
-    /// All tracks, also those that are not asked about: a hint must not fit any of them.
+    /// All tracks that are there to be seen, also those that are not asked about: a hint must not fit any of them.
     pub clip: &'a ClipTracks,
     /// The object.
     pub track: &'a Track,
@@ -197,10 +197,14 @@ impl Query<'_> {
                 vec![("name", name), ("id", id.to_string()), ("box", at())]
             }
             Attribute::Action => vec![("action", self.own_actions().choose(rng)?.text.clone())],
-            Attribute::FrameSpan => vec![("span", scene::span_text(self.own_spans().choose(rng)?))],
+            Attribute::FrameSpan => {
+                let (action, act) = *self.own_spans().choose(rng)?;
+                vec![("act", act.to_owned()), ("span", scene::span_text(action))]
+            }
             Attribute::TimeSpan => {
-                let (span, length) = scene::seconds_text(self.clip, self.own_spans().choose(rng)?);
-                vec![("span", span), ("length", length)]
+                let (action, act) = *self.own_spans().choose(rng)?;
+                let (span, length) = scene::seconds_text(self.clip, action);
+                vec![("act", act.to_owned()), ("span", span), ("length", length)]
             }
         };
         Some(self.wording.hint(attribute, &frame, &slots, rng))
@@ -228,10 +232,19 @@ impl Query<'_> {
         done.filter(|a| self.only_one_doing(a)).collect()
     }
 
-    /// What it does for a while when nobody else does anything brief.
-    fn own_spans(&self) -> Vec<&TrackAction> {
+    /// What it does for a while, and how the question calls it: that it `acts` where nobody else does anything brief at that time, what it does
+    /// where nobody else does the same.
+    fn own_spans(&self) -> Vec<(&TrackAction, &str)> {
         let brief = self.track.actions.iter().filter(|a| !scene::lasts(self.clip, a));
-        brief.filter(|a| self.only_one_acting(a)).collect()
+        let mut spans = Vec::new();
+        for action in brief {
+            if self.only_one_acting(action) {
+                spans.push((action, "acts"));
+            } else if self.only_one_doing(action) {
+                spans.push((action, action.text.as_str()));
+            }
+        }
+        spans
     }
 
     /// No other object's box in this frame could be meant by this one's.

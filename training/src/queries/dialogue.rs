@@ -2,7 +2,7 @@
 //!
 //! Comes in: clips with all their tracks, and a [`Plan`]. Goes out: LLaVA conversations over each clip's sampled frames, and counts. Per kept track one
 //! query whose attribute and frame the data needs most ([`Balance`]), then further turns about the same object, another one or the clip; some
-//! questions have nothing to find ([`absent`](super::absent)). Hints are checked against all tracks, the dropped ones too. The words of a clip follow from the seed and the
+//! questions have nothing to find ([`absent`](super::absent)). Hints are checked against the dropped tracks too, unless they are noise. The words of a clip follow from the seed and the
 //! clip's name, its choices also from the clips before it.
 
 use rand::Rng;
@@ -83,6 +83,8 @@ pub struct Maker<'a> {
     pub report: Report,
 }
 
+/// Objects that a caption tells of, at most.
+const MOST_TOLD: usize = 6;
 /// Frames of each quarter of a clip that a query may stand on.
 const TRIES: usize = 3;
 
@@ -96,7 +98,9 @@ impl<'a> Maker<'a> {
     pub fn clip(&mut self, clip: &ClipTracks) -> Vec<Conversation> {
         let mut kept = clip.clone();
         self.report.tracks += filter(&mut kept, self.limits);
-        let all = clip.sampled(self.plan.frames);
+        let mut real = clip.clone();
+        filter(&mut real, &self.limits.of_noise());
+        let all = real.sampled(self.plan.frames);
         let is_kept = |t: &&Track| kept.tracks.iter().any(|k| k.id == t.id);
         let asked: Vec<&Track> = all.tracks.iter().filter(is_kept).filter(|t| t.boxes.len() >= 2).collect();
         self.report.unsampled += kept.tracks.len() - asked.len();
@@ -357,6 +361,8 @@ impl Scene<'_> {
                     ["From which frame to which is <id1> seen?", "When does <id1> first and last appear?"];
                 turn(words.any(&forms, rng).to_owned(), format!("From frame{first}: to frame{last}:."))
             }
+            // Of a crowd nobody tells what each one does.
+            Further::Caption if self.asked.len() > MOST_TOLD => None,
             Further::Caption => {
                 let tracks = self.asked.iter().map(|t| (*t).clone()).collect();
                 let clip = ClipTracks { tracks, video: String::new(), times_ms: Vec::new(), ..*self.clip };

@@ -58,16 +58,16 @@ fn hints(attribute: Attribute) -> &'static [&'static str] {
             "Find what {action} in {frame}.",
         ],
         Attribute::FrameSpan => &[
-            "What acts {span}?",
-            "One object does something {span}.",
-            "Which object acts {span}?",
-            "Something happens {span}: to what?",
+            "What {act} {span}?",
+            "One object {act} {span}.",
+            "Which object {act} {span}?",
+            "Something {act} {span}: what is it?",
         ],
         Attribute::TimeSpan => &[
-            "What acts {span} of {length}?",
-            "The clip lasts {length}. One object does something {span}.",
-            "Which object of this clip of {length} acts {span}?",
-            "Something happens {span} in these {length}: to what?",
+            "What {act} {span} of {length}?",
+            "The clip lasts {length}. One object {act} {span}.",
+            "Which object of this clip of {length} {act} {span}?",
+            "Something {act} {span} in these {length}: what is it?",
         ],
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn no_slot_is_left_open_and_every_request_holds_the_form() {
         let rng = &mut ChaCha8Rng::seed_from_u64(3);
-        let slots: Vec<(&str, String)> = ["box", "place", "name", "id", "action", "span", "length"]
+        let slots: Vec<(&str, String)> = ["box", "place", "name", "id", "action", "act", "span", "length"]
             .map(|slot| (slot, "7".to_string()))
             .to_vec();
         for attribute in Attribute::ALL {

@@ -49,6 +49,11 @@ impl Default for Limits {
 }
 
 impl Limits {
+    /// Those that only noise breaks: too short, too small or too unsure to be an object at all.
+    pub fn of_noise(&self) -> Self {
+        Self { min_share: 0.0, min_way: 0.0, min_filled: 0.0, ..*self }
+    }
+
     /// Refuses limits that make no sense.
     ///
     /// # Errors
