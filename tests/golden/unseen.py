@@ -143,10 +143,14 @@ def load_pixels(folder, preprocessing):
     return indices.tolist(), torch.tensor(np.stack(frames)).float().permute(0, 3, 1, 2).contiguous()
 
 
-def prompt(tokenizer, question, media_tokens, kind):
-    """Prompt ids with the one <video> repeated as the processor repeats it."""
+def prompt(tokenizer, question, media_tokens, kind, said=()):
+    """Prompt ids with the one <video> repeated as the processor repeats it; `said` are the turns before."""
     if kind == "tokenizer":
-        messages = [{"role": "user", "content": f"<video>\n{question}"}]
+        messages = []
+        for asked, answered in said:
+            messages += [{"role": "user", "content": asked}, {"role": "assistant", "content": answered}]
+        messages.append({"role": "user", "content": question})
+        messages[0]["content"] = "<video>\n" + messages[0]["content"]
         text = tokenizer.apply_chat_template(messages, tokenize=False, add_generation_prompt=True)
     else:
         messages = [{"role": "user", "content": [{"type": "video"}, {"type": "text", "text": question}]}]
@@ -202,22 +206,34 @@ def ask_clip(model, tokenizer, clip, per_frame, rng):
 
 
 def likelihood(model, ids, answer, pixels):
-    """Mean negative log-likelihood of the answer's tokens after the prompt."""
+    """Negative log-likelihood of the answer's tokens after the prompt, summed."""
     both = torch.cat([ids, answer])
     logits = model(input_ids=both[None], pixel_values_videos=pixels[None]).logits[0]
-    return torch.nn.functional.cross_entropy(logits[len(ids) - 1 : -1], answer).item()
+    return torch.nn.functional.cross_entropy(logits[len(ids) - 1 : -1], answer, reduction="sum").item()
 
 
-def score(model, tokenizer, question, answer, pixels, per_frame):
-    target = torch.tensor(tokenizer(answer + "<|im_end|>", add_special_tokens=False).input_ids)
+def score(model, tokenizer, turns, pixels, per_frame):
+    """Means over the tokens of all answers; each turn sees the ones before it."""
+    targets = [torch.tensor(tokenizer(a + "<|im_end|>", add_special_tokens=False).input_ids) for _, a in turns]
+    target = torch.cat(targets)
 
     def nll(frames):
-        ids = prompt(tokenizer, question, len(frames) * per_frame + 1, "tokenizer")
-        return likelihood(model, ids, target, frames)
+        total, said = 0.0, []
+        for (question, answer), wanted in zip(turns, targets):
+            ids = prompt(tokenizer, question, len(frames) * per_frame + 1, "tokenizer", said)
+            total += likelihood(model, ids, wanted, frames)
+            said.append((question, answer))
+        return total / len(target)
 
     single = [nll(pixels[i : i + 1]) for i in range(len(pixels))]
     repeat = [nll(pixels[i : i + 1].repeat(len(pixels), 1, 1, 1)) for i in range(len(pixels))]
     return dict(answer_tokens=len(target), nll_full=nll(pixels), nll_single=single, nll_repeat=repeat)
+
+
+def dialogues(clip):
+    """A single question, and the same with another one after it."""
+    first = (clip["question"], clip["answer"])
+    return [(clip["clip"], [first]), (clip["clip"] + "-then", [first, clip["then"]])]
 
 
 def write_model(folder, model):
@@ -260,7 +276,8 @@ def main():
     for name, frames in (("long", rng.randrange(20, 40)), ("short", rng.randrange(2, 8)), ("one", 1)):
         draw_clip(options.out / "clips" / name, frames, rng)
         indices, pixels = load_pixels(options.out / "clips" / name, preprocessing)
-        clips.append(dict(clip=name, indices=indices, pixels=pixels, answer=sentence(rng)))
+        then = (sentence(rng), sentence(rng))
+        clips.append(dict(clip=name, indices=indices, pixels=pixels, answer=sentence(rng), then=then))
 
     patches = (side // vision["patch_size"]) ** 2
     per_frame = int(np.ceil(np.sqrt(patches) / 2)) ** 2
@@ -277,12 +294,16 @@ def main():
     with torch.no_grad():
         scored = []
         for c in clips:
-            numbers = score(model, tokenizer, c["question"], c["answer"], c["pixels"], per_frame)
-            scored.append(dict(id=c["clip"], **numbers))
+            for name, turns in dialogues(c):
+                numbers = score(model, tokenizer, turns, c["pixels"], per_frame)
+                scored.append(dict(id=name, **numbers))
     with open(options.out / "data.jsonl", "w") as data:
         for c in clips:
-            turns = [{"from": "human", "value": f"<image>\n{c['question']}"}, {"from": "gpt", "value": c["answer"]}]
-            data.write(json.dumps(dict(id=c["clip"], video=c["clip"], conversations=turns)) + "\n")
+            for name, turns in dialogues(c):
+                said = [(("human", q), ("gpt", a)) for q, a in turns]
+                messages = [{"from": who, "value": text} for both in said for who, text in both]
+                messages[0]["value"] = "<image>\n" + messages[0]["value"]
+                data.write(json.dumps(dict(id=name, video=c["clip"], conversations=messages)) + "\n")
     expected = dict(seed=options.seed, frames=FRAMES, max_tokens=MAX_TOKENS, ask=asked, tpl=scored)
     (options.out / "expected.json").write_text(json.dumps(expected, indent=1) + "\n")
     print(f"seed {options.seed}: {attempt + 1} draws, grid {int(patches**0.5)}, {per_frame} tokens a frame, {asked[0]['text']!r}")
