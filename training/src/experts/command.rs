@@ -146,7 +146,13 @@ fn expert(args: &AnnotateArgs) -> Result<Box<dyn Expert>> {
             let truth = args.truth.clone().unwrap_or_else(|| args.videos.join("tracks.jsonl"));
             Box::new(Oracle::open(&truth, args.dials)?)
         }
-        Kind::GroundingDino => Box::new(GroundingDino::open(&args.dino)?),
+        Kind::GroundingDino => {
+            let dino = GroundingDino::open(&args.dino)?;
+            if let Some(remark) = dino.remark() {
+                eprintln!("{remark}");
+            }
+            Box::new(dino)
+        }
     })
 }
 
