@@ -5,22 +5,18 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers lint deny setup
+.PHONY: help demo test test-peers onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 VENV := .venv
 TARGET := $(or $(CARGO_TARGET_DIR),target)
-# Used where `make test-peers` has installed it; the tests that need it say so when it is absent.
-ONNXRUNTIME := $(firstword $(wildcard $(CURDIR)/$(VENV)/lib/python3*/site-packages/onnxruntime/capi/libonnxruntime.so*))
-ifneq ($(ONNXRUNTIME),)
-export ORT_DYLIB_PATH ?= $(ONNXRUNTIME)
-endif
 
 help:
 	@echo "make demo        ask the shipped model five questions about a clip, with the right answers beside"
 	@echo "make test        every test of the workspace"
 	@echo "make test-peers  compare with transformers, llama.cpp and onnxruntime (a virtual environment, several GB)"
+	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
 	@echo "make setup       only the system packages"
@@ -29,14 +25,18 @@ demo: setup
 	@cargo build --release --quiet --workspace --bin utr --example demo
 	@$(TARGET)/release/examples/demo $(TARGET)/release/utr models/demo
 
+# Without ONNX Runtime (no network) the tests that need it say so and the others run.
 test: setup
-	@cargo test --release --workspace
+	@if library=$$(.ci/onnxruntime $(VENV)); then export ORT_DYLIB_PATH="$$library"; fi; cargo test --release --workspace
 	@echo "make test: everything passed"
 
 test-peers: setup
 	@tests/peers/venv.sh $(VENV)
 	@cargo build --release --workspace --bin utr --bin utr-train --example peer
 	@$(VENV)/bin/python tests/peers/run.py
+
+onnxruntime:
+	@library=$$(.ci/onnxruntime $(VENV)) && echo "export ORT_DYLIB_PATH=$$library"
 
 lint: setup
 	@cargo fmt --all --check

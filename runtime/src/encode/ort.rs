@@ -18,8 +18,9 @@ use crate::error::{Error, Result};
 const NAME: &str = "ort";
 
 /// What to do where the library is missing.
-const REMEDY: &str = "install one (`pip install onnxruntime`) and set ORT_DYLIB_PATH to its libonnxruntime.so \
-     (in site-packages/onnxruntime/capi), or choose --encoder tract";
+const REMEDY: &str = "run `make onnxruntime` in the repository, which fetches one and says what to set; elsewhere \
+     `pip install onnxruntime` and set ORT_DYLIB_PATH to its libonnxruntime.so (in site-packages/onnxruntime/capi); \
+     the vision encoder needs none with --encoder tract";
 
 /// A session of ONNX Runtime.
 pub struct OrtEncoder {

@@ -209,7 +209,13 @@ impl ExpertArgs {
                 let truth = self.truth.clone().unwrap_or_else(|| videos.join("tracks.jsonl"));
                 Box::new(Oracle::open(&truth, self.dials)?)
             }
-            Kind::GroundingDino => Box::new(GroundingDino::open(&self.dino)?),
+            Kind::GroundingDino => {
+                let dino = GroundingDino::open(&self.dino)?;
+                if let Some(remark) = dino.remark() {
+                    eprintln!("{remark}");
+                }
+                Box::new(dino)
+            }
         })
     }
 }

@@ -1,28 +1,30 @@
 //! Grounding DINO: boxes for whatever is named, from an ONNX graph.
 //!
-//! Comes in: clips, class names, a graph with its `tokenizer.json`. Goes out: named boxes. The graph runs in ONNX Runtime, loaded dynamically; frames go
-//! through one at a time, so that padding never matters. Exports of `transformers` and of the original code are told apart by the
-//! names of their inputs. No weights are fetched.
+//! Comes in: clips, class names, a graph with its `tokenizer.json` and, where there is one, its `preprocessor_config.json`. Goes out: named boxes. The
+//! graph runs in ONNX Runtime, loaded dynamically. Frames that go through together are of one clip and so of one size: nothing is ever padded. No
+//! weights are fetched.
 
+mod graph;
 mod picture;
 mod post;
 mod text;
 
-use std::borrow::Cow;
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context, Result, bail, ensure};
-use ort::session::{Session, SessionInputValue};
-use ort::value::Tensor;
+use anyhow::{Context, Result, ensure};
 use utr_models::RgbFrame;
 
+pub use graph::Answer;
 pub use picture::Rounding;
 pub use post::{Found, PhraseRule, Thresholds};
-use text::{Caption, Words};
+pub use text::Caption;
 
 use super::Expert;
 use super::clip::{Clip, Shape};
 use crate::tracks::detections::Object;
+use graph::Graph;
+use picture::{Picture, Target};
+use text::Words;
 
 /// Options of the expert.
 #[derive(Clone, Debug, clap::Args)]
@@ -30,7 +32,7 @@ pub struct DinoArgs {
     /// The graph (`.onnx`), such as one of onnx-community/grounding-dino-tiny-ONNX
     #[arg(long, value_name = "FILE")]
     pub model: Option<PathBuf>,
-    /// BERT's `tokenizer.json`; looked for beside the graph and one folder up where absent
+    /// BERT's `tokenizer.json`; looked for beside the graph and one folder up where absent, as is `preprocessor_config.json` always
     #[arg(long, value_name = "FILE")]
     pub tokenizer: Option<PathBuf>,
     /// What to look for, separated by commas
@@ -39,6 +41,9 @@ pub struct DinoArgs {
     /// Whose rounding of the picture's longer side
     #[arg(long, value_enum, default_value_t)]
     pub rounding: Rounding,
+    /// Frames in one run of the graph, where it takes several; more are faster and need more memory
+    #[arg(long, value_name = "FRAMES", default_value_t = 1, value_parser = clap::value_parser!(u8).range(1..=64))]
+    pub batch: u8,
     /// What counts as found.
     #[command(flatten)]
     pub thresholds: Thresholds,
@@ -46,17 +51,16 @@ pub struct DinoArgs {
 
 /// The expert.
 pub struct GroundingDino {
-    session: Session,
+    graph: Graph,
     words: Words,
     caption: Caption,
+    picture: Picture,
     args: DinoArgs,
-    /// (height, width), where the graph takes no other.
-    fixed: Option<(usize, usize)>,
     settings: String,
 }
 
 impl GroundingDino {
-    /// Loads library, graph and tokenizer.
+    /// Loads library, graph, tokenizer and the picture's settings.
     ///
     /// # Errors
     /// What is missing, with the remedy: the library, the graph, the tokenizer, a class.
@@ -65,103 +69,115 @@ impl GroundingDino {
         ensure!(model.is_file(), "--model {} is not a file", model.display());
         let tokenizer = match &args.tokenizer {
             Some(path) => path.clone(),
-            None => beside(&model)?,
+            None => near(&model, "tokenizer.json").with_context(|| {
+                format!(
+                    "no tokenizer.json beside {} or one folder up; name it with --tokenizer",
+                    model.display()
+                )
+            })?,
         };
         let words = Words::load(&tokenizer)?;
         let caption = words.caption(&args.classes)?;
-        let session = utr_runtime::encode::onnxruntime_session(&model)?;
-        let fixed = fixed_size(&session);
+        let mut picture = Picture::load(near(&model, "preprocessor_config.json").as_deref())?;
+        let graph = Graph::open(&model)?;
+        if let Some((height, width)) = graph.size {
+            picture.target = Target::Exact(height, width);
+        }
+        if let Some(fits) = graph.tokens {
+            ensure!(
+                caption.ids.len() <= fits,
+                "the classes make {} tokens and this graph takes {fits}: name fewer at once, or export it with a free length",
+                caption.ids.len()
+            );
+        }
+        // The number of frames in a run changes no result and so is not part of it.
         let settings = format!(
-            "grounding-dino {} {:?} {:?} {:?}",
+            "grounding-dino {} {} {:?} {:?} {:?} {:?}",
             model.display(),
+            tokenizer.display(),
             args.classes,
+            picture,
             args.rounding,
             args.thresholds
         );
-        Ok(Self { session, words, caption, args: args.clone(), fixed, settings })
+        Ok(Self { graph, words, caption, picture, args: args.clone(), settings })
     }
 
-    /// What it finds in one frame, in the graph's order.
+    /// Frames in one run.
+    pub fn batch(&self) -> usize {
+        if self.graph.batches { usize::from(self.args.batch.max(1)) } else { 1 }
+    }
+
+    /// What the user should know before the work begins.
+    pub fn remark(&self) -> Option<String> {
+        let wanted = self.args.batch;
+        (usize::from(wanted) > self.batch()).then(|| {
+            format!("--batch {wanted}: this graph takes one frame at a time, so frames go through one by one")
+        })
+    }
+
+    /// The caption that every frame is asked with.
+    pub fn caption(&self) -> &Caption {
+        &self.caption
+    }
+
+    /// A frame as the graph sees it: (height, width) and (3, height, width) pixels.
     ///
     /// # Errors
-    /// A graph with other inputs or outputs, and what ONNX Runtime says.
-    pub fn look(&mut self, frame: &RgbFrame) -> Result<Vec<Found>> {
-        let size =
-            self.fixed.unwrap_or_else(|| picture::target((frame.height, frame.width), self.args.rounding));
-        let pixels = picture::pixels(frame, size)?;
-        let inputs = self.inputs(size, pixels)?;
-        let outputs = self.session.run(inputs).context("running the graph")?;
-        let output =
-            |name: &str| outputs.get(name).with_context(|| format!("the graph has no output called {name}"));
-        let (shape, logits) = output("logits")?.try_extract_tensor::<f32>().context("reading logits")?;
-        let &[1, queries, tokens] = &shape[..] else {
-            bail!("logits has the shape {shape:?}, not [1, queries, tokens]")
-        };
-        let (shape, boxes) =
-            output("pred_boxes")?.try_extract_tensor::<f32>().context("reading pred_boxes")?;
-        ensure!(shape[..] == [1, queries, 4], "pred_boxes has the shape {shape:?}, not [1, {queries}, 4]");
-        let source = (frame.height as u32, frame.width as u32);
-        let names = (&self.words, &self.args.classes[..]);
-        post::found((logits, tokens as usize), boxes, source, &self.caption, names, &self.args.thresholds)
+    /// A size of zero.
+    pub fn pixels(&self, frame: &RgbFrame) -> Result<((usize, usize), Vec<f32>)> {
+        let size = self.picture.size((frame.height, frame.width), self.args.rounding);
+        Ok((size, self.picture.pixels(frame, size)?))
     }
 
-    /// The inputs by the names that exports give them.
-    fn inputs(
-        &self,
-        (h, w): (usize, usize),
-        pixels: Vec<f32>,
-    ) -> Result<Vec<(Cow<'static, str>, SessionInputValue<'static>)>> {
-        let caption = &self.caption;
-        let n = caption.ids.len();
-        let row = |values: Vec<i64>| Tensor::from_array(([1, n], values));
-        let mut pixels = Some(pixels);
-        let mut made = Vec::new();
-        for input in self.session.inputs() {
-            let name = input.name().to_string();
-            let value: SessionInputValue<'static> = match name.as_str() {
-                "pixel_values" | "img" | "images" => {
-                    let pixels = pixels.take().context("the graph has two picture inputs")?;
-                    Tensor::from_array(([1, 3, h, w], pixels))?.into()
+    /// The graph's raw numbers for frames of one size, in one run; one frame where the graph takes no more.
+    ///
+    /// # Errors
+    /// Frames of several sizes, outputs of other shapes, and what ONNX Runtime says.
+    pub fn answers(&mut self, frames: &[RgbFrame]) -> Result<Vec<Answer>> {
+        let mut together: Option<((usize, usize), Vec<f32>)> = None;
+        for frame in frames {
+            let (size, pixels) = self.pixels(frame)?;
+            match &mut together {
+                None => together = Some((size, pixels)),
+                Some((first, all)) => {
+                    ensure!(*first == size, "frames of several sizes do not go through together");
+                    all.extend(pixels);
                 }
-                "pixel_mask" => Tensor::from_array(([1, h, w], vec![1i64; h * w]))?.into(),
-                "input_ids" => row(caption.ids.iter().map(|id| i64::from(*id)).collect())?.into(),
-                "token_type_ids" => row(vec![0; n])?.into(),
-                "attention_mask"
-                    if input.dtype().tensor_type() == Some(ort::value::TensorElementType::Bool) =>
-                {
-                    Tensor::from_array(([1, n], vec![true; n]))?.into()
-                }
-                "attention_mask" => row(vec![1; n])?.into(),
-                "position_ids" => row(caption.positions())?.into(),
-                "text_token_mask" => Tensor::from_array(([1, n, n], caption.mask()))?.into(),
-                other => bail!(
-                    "the graph wants an input called {other}; known are pixel_values (or img), pixel_mask, input_ids, token_type_ids, \
-                     attention_mask, position_ids and text_token_mask"
-                ),
-            };
-            made.push((Cow::Owned(name), value));
+            }
         }
-        ensure!(pixels.is_none(), "the graph has no input for pictures (pixel_values or img)");
-        Ok(made)
+        let Some(((height, width), pixels)) = together else { return Ok(Vec::new()) };
+        self.graph.run(pixels, (frames.len(), height, width), &self.caption)
+    }
+
+    /// What an answer for a frame of (height, width) means, the best first.
+    ///
+    /// # Errors
+    /// An answer that is not a number.
+    pub fn found(
+        &self,
+        answer: &Answer,
+        (height, width): (usize, usize),
+        limits: &Thresholds,
+    ) -> Result<Vec<Found>> {
+        post::found(answer, (height as u32, width as u32), &self.caption, &self.words, limits)
+    }
+
+    /// The objects of frames of one size, frame by frame.
+    fn look(&mut self, frames: &[RgbFrame]) -> Result<Vec<Vec<Object>>> {
+        let answers = self.answers(frames)?;
+        let objects = |(answer, frame): (&Answer, &RgbFrame)| {
+            let found = self.found(answer, (frame.height, frame.width), &self.args.thresholds)?;
+            Ok(found.into_iter().filter_map(|f| object(f, frame)).collect())
+        };
+        answers.iter().zip(frames).map(objects).collect()
     }
 }
 
-/// `tokenizer.json` near the graph: models come as `onnx/model.onnx` with the tokenizer one folder up.
-fn beside(model: &Path) -> Result<PathBuf> {
+/// A file near the graph: models come as `onnx/model.onnx` with the rest one folder up.
+fn near(model: &Path, name: &str) -> Option<PathBuf> {
     let folders = model.ancestors().skip(1).take(2);
-    let mut places = folders.map(|folder| folder.join("tokenizer.json"));
-    places.find(|path| path.is_file()).with_context(|| {
-        format!("no tokenizer.json beside {} or one folder up; name it with --tokenizer", model.display())
-    })
-}
-
-/// (height, width) of the picture input where both are fixed.
-fn fixed_size(session: &Session) -> Option<(usize, usize)> {
-    let pictures = session.inputs().iter().find(|i| matches!(i.name(), "pixel_values" | "img" | "images"))?;
-    match &pictures.dtype().tensor_shape()?[..] {
-        &[_, _, h, w] if h > 0 && w > 0 => Some((h as usize, w as usize)),
-        _ => None,
-    }
+    folders.map(|folder| folder.join(name)).find(|path| path.is_file())
 }
 
 impl Expert for GroundingDino {
@@ -171,13 +187,24 @@ impl Expert for GroundingDino {
 
     fn annotate(&mut self, clip: &Clip, found: &mut dyn FnMut(Vec<Object>)) -> Result<Shape> {
         let mut footage = clip.open()?;
-        let mut number = 0;
-        while let Some(frame) = footage.next_frame()? {
-            number += 1;
-            let seen = self.look(&frame).with_context(|| format!("frame {number}"))?;
-            found(seen.into_iter().filter_map(|f| object(f, &frame)).collect());
+        let most = self.batch();
+        let mut frames: Vec<RgbFrame> = Vec::with_capacity(most);
+        let mut done = 0;
+        loop {
+            let next = footage.next_frame()?;
+            let ended = next.is_none();
+            frames.extend(next);
+            if frames.len() == most || (ended && !frames.is_empty()) {
+                let seen = self.look(&frames);
+                let (first, last) = (done + 1, done + frames.len());
+                seen.with_context(|| format!("frames {first} to {last}"))?.into_iter().for_each(&mut *found);
+                done = last;
+                frames.clear();
+            }
+            if ended {
+                return footage.shape();
+            }
         }
-        footage.shape()
     }
 }
 

@@ -1,16 +1,18 @@
 //! From the graph's numbers to named boxes.
 //!
 //! Comes in: logits and boxes of every query, and the caption they were asked with. Goes out: boxes in pixels with a score and a phrase, by the rules of
-//! the original and of `transformers` (reference.md §4.4), the best first. Nothing is tracked.
+//! the original and of `transformers` (reference.md §4.4), but the best first, so that the order of queries does not matter. Nothing is tracked.
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
+use super::graph::Answer;
 use super::text::{Caption, MAX_TOKENS, Words};
+use crate::queries::scene::iou;
 
 /// How a box gets its words.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
 pub enum PhraseRule {
-    /// The class whose block holds the likeliest token: always one of the names asked for.
+    /// The class whose block holds the likeliest token: one of the names asked for, or none where that token is `[CLS]` or `[SEP]`.
     #[default]
     Class,
     /// All tokens above the threshold in their order, as `transformers` does (may glue two names together).
@@ -28,7 +30,7 @@ pub struct Thresholds {
     /// Least score of a token that lends its word
     #[arg(long, default_value_t = 0.25)]
     pub text_threshold: f32,
-    /// Boxes that overlap a better one by more than this share are dropped, whatever their class; neither reference does
+    /// Boxes that overlap a better named one by more than this share are dropped, whatever their class; neither reference does
     #[arg(long, value_name = "IOU")]
     pub nms: Option<f32>,
     /// How a box gets its words
@@ -49,59 +51,70 @@ pub struct Found {
     pub xyxy: [f32; 4],
     /// Of the likeliest token.
     pub score: f32,
-    /// What it is called; empty where no token passed.
+    /// What it is called; empty where no word is fit.
     pub phrase: String,
 }
 
-/// The boxes above the thresholds. `logits` has one row of `tokens` raw values per query, `boxes` four numbers (centre and size in shares of the
-/// picture); `size` is (height, width) of the source; `classes` are the names as asked.
+/// The boxes above the thresholds, the best first; equals stay in the graph's order. `size` is (height, width) of the source.
 ///
 /// # Errors
-/// A phrase that the tokenizer cannot decode.
+/// An answer that is not a number, and a phrase that the tokenizer cannot decode.
 pub fn found(
-    (logits, tokens): (&[f32], usize),
-    boxes: &[f32],
+    answer: &Answer,
     size: (u32, u32),
     caption: &Caption,
-    (words, classes): (&Words, &[String]),
+    words: &Words,
     limits: &Thresholds,
 ) -> Result<Vec<Found>> {
     let (height, width) = (size.0 as f32, size.1 as f32);
     let mut all = Vec::new();
-    for (row, b) in logits.chunks_exact(tokens.max(1)).zip(boxes.chunks_exact(4)) {
+    for (row, b) in answer.logits.chunks_exact(answer.columns.max(1)).zip(answer.boxes.chunks_exact(4)) {
         // Columns past the caption belong to no token.
         let shares: Vec<f32> =
             row.iter().take(caption.ids.len()).map(|v| 1.0 / (1.0 + libm::expf(-v))).collect();
-        let Some((best, &score)) = shares.iter().enumerate().max_by(|a, b| a.1.total_cmp(b.1)) else {
-            continue;
-        };
+        ensure!(
+            !shares.iter().chain(b).any(|value| value.is_nan()),
+            "the graph answered with values that are no numbers; a half-precision graph may need to be replaced by one in f32"
+        );
+        // The first of equals.
+        let mut best = (0, limits.box_threshold);
+        for (at, &share) in shares.iter().enumerate() {
+            if share > best.1 {
+                best = (at, share);
+            }
+        }
+        let (best, score) = best;
+        let &[x, y, w, h] = b else { continue };
         if score <= limits.box_threshold {
             continue;
         }
-        let &[x, y, w, h] = b else { continue };
         let xyxy =
             [(x - w / 2.0) * width, (y - h / 2.0) * height, (x + w / 2.0) * width, (y + h / 2.0) * height];
-        let phrase = phrase(&shares, best, caption, (words, classes), limits)?;
-        all.push(Found { xyxy, score, phrase });
+        all.push(Found { xyxy, score, phrase: phrase(&shares, best, caption, words, limits)? });
     }
-    if let Some(most) = limits.nms {
-        all.sort_by(|a, b| b.score.total_cmp(&a.score));
-        let mut kept: Vec<Found> = Vec::new();
-        for one in all {
-            if kept.iter().all(|k| crate::queries::scene::iou(k.xyxy, one.xyxy) <= most) {
-                kept.push(one);
-            }
+    all.sort_by(|a, b| b.score.total_cmp(&a.score));
+    Ok(match limits.nms {
+        Some(most) => thinned(all, most),
+        None => all,
+    })
+}
+
+/// Drops what overlaps a better one, whatever it is called; what has no name is left out later and drops nothing.
+fn thinned(all: Vec<Found>, most: f32) -> Vec<Found> {
+    let mut kept: Vec<Found> = Vec::new();
+    for one in all {
+        if kept.iter().all(|k| k.phrase.is_empty() || iou(k.xyxy, one.xyxy) <= most) {
+            kept.push(one);
         }
-        return Ok(kept);
     }
-    Ok(all)
+    kept
 }
 
 fn phrase(
     shares: &[f32],
     best: usize,
     caption: &Caption,
-    (words, classes): (&Words, &[String]),
+    words: &Words,
     limits: &Thresholds,
 ) -> Result<String> {
     // Neither reference looks at the first token, at the last column, or at what lies behind it.
@@ -121,7 +134,7 @@ fn phrase(
             let named = |at: usize| caption.class.get(at).copied().flatten();
             // The full stop of a name is its own.
             let class = named(best).or_else(|| named(best.checked_sub(1)?));
-            Ok(class.and_then(|c| classes.get(c)).map(|c| c.trim().to_lowercase()).unwrap_or_default())
+            Ok(class.and_then(|c| caption.names.get(c)).cloned().unwrap_or_default())
         }
     }
 }
@@ -131,37 +144,66 @@ mod tests {
     use super::super::text::tests::words;
     use super::*;
 
-    fn ask(rule: PhraseRule, nms: Option<f32>) -> Vec<Found> {
+    const LOW: f32 = -9.0;
+
+    /// What is found of queries that are asked for `a cat` and `a remote control`, at boxes of their own.
+    fn ask(rows: &[[f32; 9]], boxes: &[f32], limits: Thresholds) -> Result<Vec<Found>> {
         let words = words();
-        let classes = vec!["a cat".to_string(), "a remote control".to_string()];
-        let caption = words.caption(&classes).unwrap();
         // [CLS] a cat . a remote control . [SEP]
-        let low = -9.0;
-        let rows = [
-            [low, low, 2.0, low, low, low, 1.0, low, low],
-            [low, low, low, low, low, 0.5, 1.5, low, low],
-            [low, low, low, low, low, 0.4, 1.4, low, low],
-            [low; 9],
-        ];
-        let boxes = [0.5, 0.5, 0.2, 0.4, 0.25, 0.25, 0.5, 0.5, 0.26, 0.25, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1];
-        let limits = Thresholds { nms, phrase_rule: rule, ..Thresholds::default() };
-        found((&rows.concat(), 9), &boxes, (100, 200), &caption, (&words, &classes), &limits).unwrap()
+        let caption = words.caption(&["A cat".to_string(), " a remote control".to_string()]).unwrap();
+        let answer = Answer { columns: 9, logits: rows.concat(), boxes: boxes.to_vec() };
+        found(&answer, (100, 200), &caption, &words, &limits)
+    }
+
+    fn phrases(found: Result<Vec<Found>>) -> Vec<String> {
+        found.unwrap().into_iter().map(|one| one.phrase).collect()
+    }
+
+    const ROWS: [[f32; 9]; 4] = [
+        [LOW, LOW, LOW, LOW, LOW, 0.4, 1.4, LOW, LOW],
+        [LOW, LOW, 2.0, LOW, LOW, LOW, 1.0, LOW, LOW],
+        [LOW, LOW, LOW, LOW, LOW, 0.5, 1.5, LOW, LOW],
+        [LOW; 9],
+    ];
+    const BOXES: [f32; 16] =
+        [0.26, 0.25, 0.5, 0.5, 0.5, 0.5, 0.2, 0.4, 0.25, 0.25, 0.5, 0.5, 0.1, 0.1, 0.1, 0.1];
+
+    fn limits(phrase_rule: PhraseRule, nms: Option<f32>) -> Thresholds {
+        Thresholds { nms, phrase_rule, ..Thresholds::default() }
     }
 
     #[test]
-    fn boxes_come_in_pixels_with_the_words_of_each_rule() {
-        let phrases = |rule| ask(rule, None).into_iter().map(|f| f.phrase).collect::<Vec<_>>();
-        assert_eq!(phrases(PhraseRule::Tokens), ["cat control", "remote control", "remote control"]);
-        assert_eq!(phrases(PhraseRule::Block), ["cat", "remote control", "remote control"]);
-        assert_eq!(phrases(PhraseRule::Class), ["a cat", "a remote control", "a remote control"]);
-        let first = &ask(PhraseRule::Class, None)[0];
-        assert_eq!(first.xyxy.map(f32::round), [80.0, 30.0, 120.0, 70.0]);
-        assert!((first.score - 0.8808).abs() < 1e-4);
+    fn boxes_come_in_pixels_best_first_with_the_words_of_each_rule() {
+        let of = |rule| phrases(ask(&ROWS, &BOXES, limits(rule, None)));
+        assert_eq!(of(PhraseRule::Tokens), ["cat control", "remote control", "remote control"]);
+        assert_eq!(of(PhraseRule::Block), ["cat", "remote control", "remote control"]);
+        assert_eq!(of(PhraseRule::Class), ["a cat", "a remote control", "a remote control"]);
+        let found = ask(&ROWS, &BOXES, limits(PhraseRule::Class, None)).unwrap();
+        assert_eq!(found[0].xyxy.map(f32::round), [80.0, 30.0, 120.0, 70.0]);
+        assert!((found[0].score - 0.8808).abs() < 1e-4);
+        assert_eq!(found[2].xyxy.map(f32::round), [2.0, 0.0, 102.0, 50.0]);
     }
 
     #[test]
-    fn overlapping_boxes_are_dropped_only_where_asked() {
-        assert_eq!(ask(PhraseRule::Class, None).len(), 3);
-        assert_eq!(ask(PhraseRule::Class, Some(0.8)).len(), 2);
+    fn overlapping_boxes_are_dropped_only_where_asked_and_only_by_named_ones() {
+        let class = |rows, boxes, nms| phrases(ask(rows, boxes, limits(PhraseRule::Class, nms)));
+        assert_eq!(class(&ROWS, &BOXES, None).len(), 3);
+        assert_eq!(class(&ROWS, &BOXES, Some(0.8)), ["a cat", "a remote control"]);
+        // One place for all: the class does not matter.
+        let same = [0.25, 0.25, 0.5, 0.5].repeat(4);
+        assert_eq!(class(&ROWS, &same, Some(0.8)), ["a cat"]);
+        let mut unnamed = ROWS;
+        unnamed[1] = [LOW, LOW, LOW, LOW, LOW, LOW, LOW, LOW, 3.0];
+        assert_eq!(class(&unnamed, &same, Some(0.8)), ["", "a remote control"]);
+    }
+
+    #[test]
+    fn the_first_of_equal_tokens_names_the_box_and_what_is_no_number_is_an_error() {
+        let mut rows = [[LOW; 9], [f32::NEG_INFINITY; 9]];
+        (rows[0][2], rows[0][6]) = (1.0, 1.0);
+        let class = limits(PhraseRule::Class, None);
+        assert_eq!(phrases(ask(&rows, &BOXES[..8], class)), ["a cat"]);
+        rows[1][2] = f32::NAN;
+        assert!(ask(&rows, &BOXES[..8], class).unwrap_err().to_string().contains("no numbers"));
     }
 }
