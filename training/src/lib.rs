@@ -15,6 +15,8 @@ pub mod tracks;
 
 pub mod queries;
 
+pub mod inspect;
+
 pub mod train;
 pub mod validate;
 

@@ -10,7 +10,7 @@ use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
 use utr_training::train::recipe::Kind;
-use utr_training::{eval, experts, export, queries, run, tpl, tracks, world};
+use utr_training::{eval, experts, export, inspect, queries, run, tpl, tracks, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
@@ -38,6 +38,8 @@ enum Command {
     Queries(queries::command::QueriesArgs),
     /// Several data sets into one, as LLaVA-NeXT's mixture files say
     Mix(queries::mix::MixArgs),
+    /// Pages that show clips, tracks and conversations, and where they contradict each other
+    Inspect(inspect::command::InspectArgs),
     /// The stages of a recipe up to the first that moves more than the projector
     Align(run::TrainArgs),
     /// All remaining stages of a recipe
@@ -112,6 +114,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Track(args) => tracks::command::run(&args),
         Command::Queries(args) => queries::command::run(&args),
         Command::Mix(args) => queries::mix::run(&args),
+        Command::Inspect(args) => inspect::command::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),

@@ -8,6 +8,7 @@ use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 use utr_models::Result;
+use utr_runtime::sample::uniform_indices;
 
 use crate::files::read_jsonl;
 
@@ -106,7 +107,8 @@ impl ClipTracks {
 
     /// The frame numbers (from 1) that [`ClipTracks::sampled`] takes.
     pub fn sampled_frames(&self, count: u32) -> Vec<u32> {
-        (0..count).map(|i| sample_frame(self.frames, count, i)).collect()
+        let picked = uniform_indices(self.frames as usize, count as usize);
+        picked.into_iter().map(|index| index as u32 + 1).collect()
     }
 
     /// When `frame` (from 1) is shown, in seconds from the first.
@@ -117,12 +119,6 @@ impl ClipTracks {
             None => f64::from(before) / self.fps.max(f64::MIN_POSITIVE),
         }
     }
-}
-
-/// The frame number (from 1) of sample `i` of `count`.
-fn sample_frame(frames: u32, count: u32, i: u32) -> u32 {
-    let last = frames.saturating_sub(1);
-    if count < 2 { 1 } else { 1 + (f64::from(last) * f64::from(i) / f64::from(count - 1)) as u32 }
 }
 
 fn resample(track: &Track, picked: &[u32]) -> Option<Track> {
@@ -202,5 +198,12 @@ mod tests {
         let lefts: Vec<f32> = track.boxes.iter().map(|b| b.xyxy[0]).collect();
         assert_eq!(lefts, (0..32).map(|i| (2 * i + 1) as f32).collect::<Vec<_>>());
         assert_eq!(track.actions, vec![TrackAction { start: 1, end: 32, text: "moves left".into() }]);
+    }
+    #[test]
+    fn any_number_of_frames_is_sampled_as_the_runtime_does() {
+        // 30 * 11 / 22 is exact, 11 steps of 30 / 22 fall short of it.
+        let sampled = clip(31).sampled(23);
+        let picked: Vec<usize> = sampled.tracks[0].boxes.iter().map(|b| b.xyxy[0] as usize - 1).collect();
+        assert_eq!(picked, uniform_indices(31, 23));
     }
 }
