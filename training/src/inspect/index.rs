@@ -195,8 +195,7 @@ fn charts(whole: &Whole, clips: &[Summary]) -> String {
     if tasks.contains_key("utr") {
         // One that is never asked is worth seeing.
         for attribute in Attribute::ALL {
-            let name = serde_json::to_value(attribute).ok().and_then(|v| v.as_str().map(str::to_owned));
-            name.map(|name| attributes.entry(name).or_default());
+            attributes.entry(attribute.word().to_owned()).or_default();
         }
     }
     let mut asked: Vec<usize> = vec![0; whole.frames as usize];

@@ -78,15 +78,14 @@ pub fn locate(root: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Reads a clip and writes the pictures of its sampled frames to `folder/name/`. `fps` is what the tracks say; it gives the times where the clip
-/// is a folder of pictures.
+/// Reads a clip and writes the pictures of its sampled frames to `folder/name/`. Where the clip is a folder of pictures, `tracks` say the times.
 ///
 /// # Errors
-/// A clip that cannot be decoded, and a folder that cannot be written.
+/// A folder that cannot be written; the inner one where the clip cannot be decoded.
 pub fn shoot(
     path: &Path,
     frames: usize,
-    fps: Option<f64>,
+    tracks: Option<&ClipTracks>,
     folder: &Path,
     name: &str,
 ) -> Result<Result<Footage>> {
@@ -110,7 +109,7 @@ pub fn shoot(
             continue;
         }
         let seconds = match pictures {
-            true => fps.filter(|fps| *fps > 0.0).map(|fps| frame.stamp.index as f64 / fps),
+            true => tracks.map(|tracks| tracks.seconds(source as u32)),
             false => Some(shown_at(frame)),
         };
         let file = format!("{name}/f{source:06}.jpg");
@@ -281,7 +280,7 @@ pub fn times(footage: Option<&Footage>, clip: Option<&ClipTracks>, frames: u32) 
             let seconds = (1..=frames).map(|frame| footage.tile(frame)?.seconds);
             seconds.collect::<Option<Vec<f64>>>().unwrap_or_default()
         }
-        (None, Some(clip)) if clip.fps > 0.0 => (0..frames).map(|i| f64::from(i) / clip.fps).collect(),
-        _ => Vec::new(),
+        (None, Some(clip)) => (1..=frames).map(|frame| clip.seconds(frame)).collect(),
+        (None, None) => Vec::new(),
     }
 }

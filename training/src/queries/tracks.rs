@@ -199,6 +199,7 @@ mod tests {
         assert_eq!(lefts, (0..32).map(|i| (2 * i + 1) as f32).collect::<Vec<_>>());
         assert_eq!(track.actions, vec![TrackAction { start: 1, end: 32, text: "moves left".into() }]);
     }
+
     #[test]
     fn any_number_of_frames_is_sampled_as_the_runtime_does() {
         // 30 * 11 / 22 is exact, 11 steps of 30 / 22 fall short of it.
