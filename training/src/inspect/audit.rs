@@ -6,7 +6,7 @@
 
 use serde_json::Value;
 
-use super::html::{counted, number};
+use super::html::number;
 use super::talk::mentions;
 use crate::queries::llava::Record;
 use crate::queries::trajectory::{GridBox, Trajectory, parse_all};
@@ -19,7 +19,7 @@ const MOST_TOLD: usize = 4;
 /// What a finding is about.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum About {
-    /// An answer's trajectory is not that of its track.
+    /// What an answer says is not what its track does.
     Answer,
     /// Anything else.
     Other,
@@ -49,7 +49,7 @@ pub struct Dialogue {
     pub frame: Option<u32>,
     /// Ids of the tracks asked about.
     pub tracks: Vec<u32>,
-    /// The rest of `meta` that is a word or a number.
+    /// The rest of `meta` that is words or numbers.
     pub more: Vec<(String, String)>,
     /// Trajectories found in the answers.
     pub trajectories: usize,
@@ -60,64 +60,90 @@ pub struct Dialogue {
 }
 
 impl Dialogue {
-    /// Whether an answer's trajectory is not that of its track, or cannot be read.
+    fn find(&mut self, about: About, text: String) {
+        self.findings.push(Finding { about, text });
+    }
+
+    /// Whether an answer's boxes are not those of its track, or cannot be read.
     pub fn disagrees(&self) -> bool {
         self.findings.iter().any(|f| f.about == About::Answer)
     }
 }
 
-/// Judges a conversation. `clip` has as many frames as the conversation counts, `tolerance` is in thousandths of a side.
-pub fn judge(record: &Record, clip: Option<&ClipTracks>, frames: u32, tolerance: u16) -> Dialogue {
+/// What conversations about a clip are judged by.
+#[derive(Clone, Copy, Debug)]
+pub struct Measure<'a> {
+    /// Its tracks in the conversations' numbering.
+    pub clip: Option<&'a ClipTracks>,
+    /// The clip's number (from 1) of each sampled frame; empty without tracks.
+    pub source: &'a [u32],
+    /// Frames that conversations count.
+    pub frames: u32,
+    /// How far a box may be off, in thousandths of a side.
+    pub tolerance: u16,
+}
+
+/// Judges a conversation.
+pub fn judge(record: &Record, by: &Measure) -> Dialogue {
     let mut dialogue = read_meta(record);
-    let other = |text: String| Finding { about: About::Other, text };
-    if let Some(frame) = dialogue.frame.filter(|frame| !(1..=frames).contains(frame)) {
-        dialogue.findings.push(other(format!("asks at frame{frame}, but frames go from 1 to {frames}")));
-    }
+    judge_numbering(&mut dialogue, record.meta.as_ref(), by);
     let mut trajectories = Vec::new();
     for turn in &record.turns {
         match parse_all(&turn.answer) {
             Ok(found) => trajectories.extend(found.into_iter().map(|t| (t, stride(&turn.question)))),
-            Err(error) => {
-                let text = format!("an answer cannot be read: {error}");
-                dialogue.findings.push(Finding { about: About::Answer, text });
-            }
+            Err(error) => dialogue.find(About::Answer, format!("an answer cannot be read: {error}")),
         }
     }
     dialogue.trajectories = trajectories.len();
-    if let Some(clip) = clip {
-        judge_query(&mut dialogue, clip, tolerance);
-        judge_answers(&mut dialogue, clip, &trajectories, tolerance);
+    if let Some(clip) = by.clip {
+        judge_query(&mut dialogue, clip);
+        judge_boxes(&mut dialogue, clip, &trajectories, by.tolerance);
+        judge_answers(&mut dialogue, clip, &trajectories, by.tolerance);
     }
     dialogue
+}
+
+/// A number of `meta`.
+fn small(meta: Option<&Value>, name: &str) -> Option<u32> {
+    meta?.get(name)?.as_u64().and_then(|n| u32::try_from(n).ok())
+}
+
+/// Whether the record counts frames as these pages do.
+fn judge_numbering(dialogue: &mut Dialogue, meta: Option<&Value>, by: &Measure) {
+    let frames = by.frames;
+    if let Some(counted) = small(meta, "frames").filter(|counted| *counted != frames) {
+        let text = format!("counts {counted} frames, these pages {frames}: use --frames {counted}");
+        dialogue.find(About::Other, text);
+    }
+    let Some(frame) = dialogue.frame else { return };
+    if !(1..=frames).contains(&frame) {
+        dialogue.find(About::Other, format!("asks at frame{frame}, but frames go from 1 to {frames}"));
+    }
+    let here = by.source.get(frame.wrapping_sub(1) as usize).copied();
+    if let (Some(said), Some(here)) = (small(meta, "source_frame"), here)
+        && said != here
+    {
+        let text = format!("takes frame{frame} for frame {said} of the clip, which is {here}");
+        dialogue.find(About::Other, text);
+    }
 }
 
 fn read_meta(record: &Record) -> Dialogue {
     let field = |name: &str| record.meta.as_ref().and_then(|meta| meta.get(name));
     let word = |name: &str| field(name).and_then(Value::as_str).map(str::to_owned);
-    let small = |value: &Value| value.as_u64().and_then(|n| u32::try_from(n).ok());
-    let known = ["task", "query_attribute", "query_frame", "track_ids"];
+    let known = ["task", "query_attribute", "query_frame", "track_ids", "frames", "source_frame"];
     let rest = record.meta.as_ref().and_then(Value::as_object).into_iter().flatten();
-    let more = rest.filter(|(name, _)| !known.contains(&name.as_str())).filter_map(|(name, value)| {
-        let value = match value {
-            Value::String(text) => text.clone(),
-            Value::Number(n) => n.as_f64().filter(|_| n.is_f64()).map_or(n.to_string(), |v| number(v, 4)),
-            Value::Bool(yes) => yes.to_string(),
-            _ => return None,
-        };
-        Some((name.clone(), value))
-    });
+    let more = rest
+        .filter(|(name, _)| !known.contains(&name.as_str()))
+        .filter_map(|(name, value)| Some((name.clone(), plain(value)?)));
+    let ids = field("track_ids").and_then(Value::as_array).into_iter().flatten();
     Dialogue {
         id: record.id.clone(),
         turns: record.turns.clone(),
         task: word("task").unwrap_or_else(|| "unknown".into()),
         attribute: word("query_attribute"),
-        frame: field("query_frame").and_then(small),
-        tracks: field("track_ids")
-            .and_then(Value::as_array)
-            .into_iter()
-            .flatten()
-            .filter_map(small)
-            .collect(),
+        frame: small(record.meta.as_ref(), "query_frame"),
+        tracks: ids.filter_map(|id| u32::try_from(id.as_u64()?).ok()).collect(),
         more: more.collect(),
         trajectories: 0,
         wrong: Vec::new(),
@@ -125,31 +151,74 @@ fn read_meta(record: &Record) -> Dialogue {
     }
 }
 
-/// Whether what is asked about exists, can be seen where it is asked about, and lies where the question says.
-fn judge_query(dialogue: &mut Dialogue, clip: &ClipTracks, tolerance: u16) {
-    let mut found = Vec::new();
-    for id in &dialogue.tracks {
-        let Some(track) = clip.tracks.iter().find(|t| t.id == *id) else {
-            found.push(format!("asks about track {id}, which has no box in the sampled frames"));
-            continue;
-        };
-        if let Some(frame) = dialogue.frame.filter(|frame| track.at(*frame).is_none()) {
-            found.push(format!("asks about track {id} at frame{frame}, where it has no box"));
+/// A word or a number, or several, as a person reads it.
+fn plain(value: &Value) -> Option<String> {
+    match value {
+        Value::String(text) => Some(text.clone()),
+        Value::Number(n) => Some(n.as_f64().filter(|_| n.is_f64()).map_or(n.to_string(), |v| number(v, 4))),
+        Value::Bool(yes) => Some(yes.to_string()),
+        Value::Array(list) => {
+            let words: Option<Vec<String>> = list.iter().map(plain).collect();
+            words.map(|words| words.join(", "))
+        }
+        _ => None,
+    }
+}
+
+/// Whether what is asked about exists, and can be seen at the queried frame; where the record says that it asks for something absent, it must not.
+fn judge_query(dialogue: &mut Dialogue, clip: &ClipTracks) {
+    for id in dialogue.tracks.clone() {
+        if !clip.tracks.iter().any(|t| t.id == id) {
+            let text = format!("asks about track {id}, which has no box in the sampled frames");
+            dialogue.find(About::Other, text);
         }
     }
-    if let [id] = dialogue.tracks.as_slice()
-        && let Some(track) = clip.tracks.iter().find(|t| t.id == *id)
-    {
-        for turn in &dialogue.turns {
-            for (frame, area) in mentions(&turn.question).into_iter().filter_map(|m| Some((m.frame, m.area?)))
-            {
-                let Some(fault) = Fault::find(track, clip, frame, &area, tolerance) else { continue };
-                found.push(format!("the question's box does not agree with track {id}: {}", fault.words()));
-                dialogue.wrong.push((frame, area));
+    // Later turns may ask about others at other frames.
+    let first = dialogue.tracks.first().and_then(|id| clip.tracks.iter().find(|t| t.id == *id));
+    let (Some(track), Some(frame)) = (first, dialogue.frame) else { return };
+    let (id, seen) = (track.id, track.at(frame).is_some());
+    match dialogue.task.starts_with("absent") {
+        true if seen => {
+            dialogue.find(
+                About::Other,
+                format!("says that track {id} is absent at frame{frame}, where it has a box"),
+            );
+        }
+        false if !seen => {
+            dialogue
+                .find(About::Other, format!("asks about track {id} at frame{frame}, where it has no box"));
+        }
+        _ => {}
+    }
+}
+
+/// Whether single boxes in questions and answers are those of a track that the record names.
+fn judge_boxes(
+    dialogue: &mut Dialogue,
+    clip: &ClipTracks,
+    trajectories: &[(Trajectory, Option<u32>)],
+    tolerance: u16,
+) {
+    let named: Vec<&Track> = clip.tracks.iter().filter(|t| dialogue.tracks.contains(&t.id)).collect();
+    let listed = |point: &(u32, GridBox)| trajectories.iter().any(|(t, _)| t.points.contains(point));
+    for turn in dialogue.turns.clone() {
+        for (about, which, text) in
+            [(About::Other, "question", &turn.question), (About::Answer, "answer", &turn.answer)]
+        {
+            for point in mentions(text).into_iter().filter_map(|m| Some((m.frame, m.area?))) {
+                let fault = |track: &&Track| Fault::find(track, clip, point.0, &point.1, tolerance);
+                let answered = about == About::Answer && listed(&point);
+                if answered || named.iter().any(|track| fault(track).is_none()) {
+                    continue;
+                }
+                let faults = named.iter().filter_map(|track| Some((track.id, fault(track)?)));
+                let Some((id, nearest)) = faults.min_by_key(|(_, fault)| fault.size()) else { continue };
+                let words = nearest.words();
+                dialogue.find(about, format!("the {which}'s box does not agree with track {id}: {words}"));
+                dialogue.wrong.push(point);
             }
         }
     }
-    dialogue.findings.extend(found.into_iter().map(|text| Finding { about: About::Other, text }));
 }
 
 /// A frame in which an answer and a track differ.
@@ -174,6 +243,14 @@ impl Fault {
         });
         let off = off.fold(0.0, f32::max);
         (off > f32::from(tolerance)).then_some(Fault::Off(frame, off.round() as u16))
+    }
+
+    /// How far off it is, in thousandths; most where there is nothing to compare.
+    fn size(&self) -> u16 {
+        match self {
+            Fault::Off(_, off) => *off,
+            Fault::Unseen(_) | Fault::LeftOut(_) => u16::MAX,
+        }
     }
 
     fn words(&self) -> String {
@@ -213,7 +290,7 @@ fn judge_answers(
             }
             None => "the answer's trajectory belongs to no track of this clip".to_owned(),
         };
-        dialogue.findings.push(Finding { about: About::Answer, text });
+        dialogue.find(About::Answer, text);
     }
 }
 
@@ -250,74 +327,6 @@ fn stride(question: &str) -> Option<u32> {
     if question.contains("in each frame") {
         return Some(1);
     }
-    let (_, after) = question.split_once("every ")?;
-    let (k, _) = after.split_once(" frames")?;
-    k.parse().ok().filter(|k| *k > 0)
-}
-
-/// What does not fit in the tracks of a clip: ids, boxes and spans that cannot be.
-pub fn judge_tracks(clip: &ClipTracks) -> Vec<String> {
-    let mut notes = Vec::new();
-    let mut ids: Vec<u32> = clip.tracks.iter().map(|t| t.id).collect();
-    ids.sort_unstable();
-    ids.windows(2).filter(|w| matches!(w, [a, b] if a == b)).for_each(|w| {
-        notes.extend(w.first().map(|id| format!("two tracks have the id {id}")));
-    });
-    for track in &clip.tracks {
-        let id = track.id;
-        let flat = track.boxes.iter().filter(|b| {
-            let [x1, y1, x2, y2] = b.xyxy;
-            !(x2 > x1 && y2 > y1)
-        });
-        let flat = flat.count();
-        if flat > 0 {
-            notes.push(format!("track {id}: {} without area", counted_boxes(flat)));
-        }
-        let outside = track.boxes.iter().filter(|b| !(1..=clip.frames).contains(&b.frame)).count();
-        if outside > 0 {
-            notes.push(format!("track {id}: {} outside frames 1 to {}", counted_boxes(outside), clip.frames));
-        }
-        if track.boxes.windows(2).any(|w| matches!(w, [a, b] if a.frame >= b.frame)) {
-            notes.push(format!("track {id}: boxes are not in the order of their frames"));
-        }
-        for action in track.actions.iter().filter(|a| a.start > a.end || a.start < 1 || a.end > clip.frames) {
-            notes.push(format!(
-                "track {id}: \"{}\" from frame {} to {} does not lie in frames 1 to {}",
-                action.text, action.start, action.end, clip.frames
-            ));
-        }
-    }
-    notes
-}
-
-fn counted_boxes(n: usize) -> String {
-    if n == 1 { "1 box".to_owned() } else { format!("{n} boxes") }
-}
-
-/// What does not fit between a clip and its tracks.
-pub fn judge_shape(
-    tracks: &ClipTracks,
-    width: usize,
-    height: usize,
-    frames: usize,
-    fps: Option<f64>,
-) -> Vec<String> {
-    let mut notes = Vec::new();
-    if (tracks.width as usize, tracks.height as usize) != (width, height) {
-        notes.push(format!(
-            "the tracks are for {}×{} pixels, the clip has {width}×{height}",
-            tracks.width, tracks.height
-        ));
-    }
-    if tracks.frames as usize != frames {
-        notes.push(format!(
-            "the tracks count {}, the clip has {frames}",
-            counted(tracks.frames as usize, "frame")
-        ));
-    }
-    if let Some(fps) = fps.filter(|fps| (fps - tracks.fps).abs() > 0.02 * fps) {
-        let (theirs, fps) = (number(tracks.fps, 3), number(fps, 3));
-        notes.push(format!("the tracks say {theirs} frames a second, the clip has {fps}"));
-    }
-    notes
+    let after = question.match_indices("every ").filter_map(|(at, word)| question.get(at + word.len()..));
+    after.filter_map(|rest| rest.split_once(" frames")?.0.parse().ok()).find(|k| *k > 0)
 }

@@ -10,10 +10,11 @@ use std::path::{Path, PathBuf};
 use anyhow::{Context, Result, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 
-use super::audit::{judge, judge_shape, judge_tracks};
+use super::audit::{Measure, judge};
 use super::html::{SCRIPT, STYLE, counted, file_names};
 use super::index::{self, Summary, Whole};
 use super::page::{self, Clip, Links};
+use super::shape::{judge_shape, judge_tracks};
 use super::strip;
 use crate::files::write_atomic;
 use crate::parts::Shard;
@@ -119,7 +120,7 @@ fn examine<'a>(
     let frames = u32::from(args.frames);
     let folder = args.output.join("clips");
     let footage = match strip::locate(&args.media_root, name) {
-        Ok(path) => strip::shoot(&path, usize::from(args.frames), whole.map(|t| t.fps), &folder, file)?,
+        Ok(path) => strip::shoot(&path, usize::from(args.frames), whole, &folder, file)?,
         Err(error) => Err(error),
     };
     let footage = footage.map_err(|error| format!("{error:#}"));
@@ -130,10 +131,14 @@ fn examine<'a>(
             let shape = footage.as_ref().map(|f| judge_shape(tracks, f.width, f.height, f.total, f.fps));
             notes.extend(shape.unwrap_or_default());
         }
+        // Single images are mixed in without tracks.
+        None if said.iter().all(|record| matches!(record.media, Media::Image(_))) => {}
         None => notes.push("the tracks file does not have this clip: answers cannot be checked".into()),
     }
     let sampled = whole.map(|tracks| tracks.sampled(frames));
-    let talks = said.iter().map(|record| judge(record, sampled.as_ref(), frames, args.tolerance)).collect();
+    let source = whole.map(|tracks| tracks.sampled_frames(frames)).unwrap_or_default();
+    let by = Measure { clip: sampled.as_ref(), source: &source, frames, tolerance: args.tolerance };
+    let talks = said.iter().map(|record| judge(record, &by)).collect();
     Ok(Clip { name, file, footage, whole, sampled, talks, notes, frames })
 }
 

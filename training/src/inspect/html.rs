@@ -11,6 +11,8 @@ use sha2::{Digest, Sha256};
 pub const STYLE: &str = include_str!("style.css");
 /// Lights up what a conversation is about while it is pointed at; the pages are complete without it.
 pub const SCRIPT: &str = include_str!("script.js");
+/// A switch that leaves only what has warnings; the style sheet does the rest.
+pub const ONLY_WARNED: &str = "<span class=\"switches\"><label><input type=\"checkbox\" id=\"only-warned\"> only with warnings</label></span>";
 
 /// Longest file name made from a clip's name, ending excluded.
 const LONGEST_NAME: usize = 80;

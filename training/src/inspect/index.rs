@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use super::audit::Dialogue;
-use super::html::{counted, document, escape, number, percent};
+use super::html::{ONLY_WARNED, counted, document, escape, number, percent};
 use super::page::{Clip, Facts};
 use super::strip::{self, shares};
 use crate::queries::Attribute;
@@ -134,8 +134,7 @@ pub fn html(whole: &Whole, clips: &[Summary]) -> String {
     let body = format!(
         "<header class=\"top\">\n<nav><span>Data set audit</span></nav>\n<h1>{}</h1>\n<ul class=\"totals\">\n{totals}</ul>\n{notes}\
          </header>\n<main>\n<div class=\"charts\">\n{}</div>\n<section class=\"card\" aria-label=\"Clips\"><div class=\"head\">\
-         <h2>Clips</h2><span class=\"hint\">boxes may be {} thousandths of a side off</span><span class=\"switches\"><label><input \
-         type=\"checkbox\" id=\"only-warned\"> only with warnings</label></span></div>\n<table class=\"clips\"><thead><tr><th></th>\
+         <h2>Clips</h2><span class=\"hint\">a text's box may be {} thousandths of a side off</span>{ONLY_WARNED}</div>\n<table class=\"clips\"><thead><tr><th></th>\
          <th>Clip</th><th>Size</th><th>Rate</th><th>Frames</th><th>Tracks</th><th>Conversations</th><th>Warnings</th></tr></thead>\
          <tbody>\n{rows}</tbody></table></section>\n</main>\n",
         escape(&whole.title),
@@ -196,8 +195,7 @@ fn charts(whole: &Whole, clips: &[Summary]) -> String {
     if tasks.contains_key("utr") {
         // One that is never asked is worth seeing.
         for attribute in Attribute::ALL {
-            let name = serde_json::to_value(attribute).ok().and_then(|v| v.as_str().map(str::to_owned));
-            name.map(|name| attributes.entry(name).or_default());
+            attributes.entry(attribute.word().to_owned()).or_default();
         }
     }
     let mut asked: Vec<usize> = vec![0; whole.frames as usize];

@@ -2,7 +2,8 @@
 //!
 //! Comes in: conversations, tracks and clips. Goes out: `index.html` and one page per clip: the sampled frames with boxes and ids, the tracks over
 //! time, the conversations with the queried frame marked, and a warning wherever an answer says something else than the tracks. The pages need
-//! nothing but the files beside them. In the order of the work: [`audit`] judges, [`strip`], [`timeline`] and [`talk`] draw, [`page`] and [`index`]
+//! nothing but the files beside them. In the order of the work: [`shape`] and
+//! [`audit`] judge, [`strip`], [`timeline`] and [`talk`] draw, [`page`] and [`index`]
 //! put together, [`command`] reads and writes. No data is changed here.
 
 pub mod audit;
@@ -10,6 +11,7 @@ pub mod command;
 pub mod html;
 pub mod index;
 pub mod page;
+pub mod shape;
 pub mod strip;
 pub mod talk;
 pub mod timeline;

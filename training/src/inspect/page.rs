@@ -3,12 +3,15 @@
 //! Comes in: everything known of the clip. Goes out: HTML. On a wide screen what is seen stays beside the conversations; on a phone one follows the
 //! other. Which page comes before and after is told from outside.
 
-use super::audit::Dialogue;
-use super::html::{colour, counted, document, escape, number};
+use super::audit::{About, Dialogue};
+use super::html::{ONLY_WARNED, colour, counted, document, escape, number};
 use super::strip::{self, Footage};
 use super::talk;
 use super::timeline::{self, Query, SCALE};
 use crate::queries::{ClipTracks, Track};
+
+/// Conversations with warnings that the head of a page links to.
+const MOST_LINKS: usize = 20;
 
 /// A clip with all that is said about it.
 #[derive(Debug)]
@@ -39,8 +42,7 @@ impl Clip<'_> {
 
     /// All other warnings.
     pub fn others(&self) -> usize {
-        let about =
-            |talk: &Dialogue| talk.findings.iter().filter(|f| f.about == super::audit::About::Other).count();
+        let about = |talk: &Dialogue| talk.findings.iter().filter(|f| f.about == About::Other).count();
         self.notes.len() + self.talks.iter().map(about).sum::<usize>()
     }
 
@@ -121,9 +123,10 @@ pub fn html(clip: &Clip, links: &Links) -> String {
         (1..).zip(&clip.talks).map(|(n, talk)| talk::html(n, talk, clip.sampled.as_ref(), footage)).collect();
     let body = format!(
         "{}<main class=\"two\">\n<div class=\"look\">\n{look}</div>\n<section class=\"talks\" aria-label=\"Conversations\">\n\
-         <div class=\"head\"><h2>Conversations</h2><span class=\"hint\">{}</span></div>\n{talks}</section>\n</main>\n",
+         <div class=\"head\"><h2>Conversations</h2><span class=\"hint\">{}</span>{}</div>\n{talks}</section>\n</main>\n",
         header(clip, links),
-        clip.talks.len()
+        clip.talks.len(),
+        if clip.talks.iter().any(|talk| !talk.findings.is_empty()) { ONLY_WARNED } else { "" }
     );
     document(clip.name, "../", &style(clip), &body)
 }
@@ -143,28 +146,45 @@ fn header(clip: &Clip, links: &Links) -> String {
     shown.extend(clip.whole.map(|t| many(t.tracks.len(), "track")));
     shown.push(many(clip.talks.len(), "conversation"));
     let shown: String = shown.iter().map(|fact| format!("<li>{fact}</li>")).collect();
-    let (wrong, others) = (clip.disagreements(), clip.others());
-    let mut verdict = String::new();
-    if wrong > 0 {
-        let plural = if wrong == 1 { "answer disagrees" } else { "answers disagree" };
-        verdict.push_str(&format!("<li class=\"bad\">{wrong} {plural} with the tracks</li>"));
-    }
-    if others > 0 {
-        verdict.push_str(&format!("<li class=\"doubt\">{}</li>", counted(others, "other warning")));
-    }
-    if verdict.is_empty() && clip.footage.is_ok() && clip.whole.is_some() {
-        verdict.push_str("<li class=\"good\">no warnings</li>");
-    }
+    let verdict = verdict(clip);
     let notes: String =
         clip.notes.iter().map(|note| format!("<p class=\"warning\">{}</p>\n", escape(note))).collect();
     format!(
         "<header class=\"top\">\n<nav><a href=\"../{}\">All clips</a><span class=\"steps\">{} {}</span></nav>\n<h1>{}</h1>\n\
          <ul class=\"facts\">{shown}{verdict}</ul>\n{notes}</header>\n",
         links.index,
-        step(links.before, "← before"),
+        step(links.before, "← previous"),
         step(links.after, "next →"),
         escape(clip.name)
     )
+}
+
+/// What was found, with the conversations concerned.
+fn verdict(clip: &Clip) -> String {
+    let (wrong, others) = (clip.disagreements(), clip.others());
+    if wrong + others == 0 {
+        let checked = clip.footage.is_ok() && clip.whole.is_some();
+        return if checked { "<li class=\"good\">no warnings</li>".to_owned() } else { String::new() };
+    }
+    let about = |what: About| {
+        let found = (1..).zip(&clip.talks).filter(|(_, talk)| talk.findings.iter().any(|f| f.about == what));
+        let links: Vec<String> =
+            found.take(MOST_LINKS).map(|(n, _): (usize, _)| format!("<a href=\"#q{n}\">{n}</a>")).collect();
+        if links.is_empty() { String::new() } else { format!(": {}", links.join(" ")) }
+    };
+    let mut out = String::new();
+    if wrong > 0 {
+        let words = if wrong == 1 { "answer disagrees" } else { "answers disagree" };
+        out.push_str(&format!(
+            "<li class=\"bad\">{wrong} {words} with the tracks{}</li>",
+            about(About::Answer)
+        ));
+    }
+    if others > 0 {
+        let words = counted(others, "other warning");
+        out.push_str(&format!("<li class=\"doubt\">{words}{}</li>", about(About::Other)));
+    }
+    out
 }
 
 fn switches(boxes: bool) -> String {

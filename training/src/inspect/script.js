@@ -11,7 +11,7 @@ for (const talk of document.querySelectorAll(".talk")) {
     const hot = look.querySelectorAll(parts.join(","));
     hot.forEach((part) => part.classList.toggle("hot", on));
     const tile = on && look.querySelector(".tile.hot");
-    if (tile && matchMedia("(min-width: 1100px)").matches) tile.scrollIntoView({ block: "nearest" });
+    if (tile && matchMedia("(min-width: 1280px)").matches) tile.scrollIntoView({ block: "nearest" });
   };
   talk.addEventListener("pointerenter", () => light(true));
   talk.addEventListener("pointerleave", () => light(false));

@@ -78,15 +78,14 @@ pub fn locate(root: &Path, name: &str) -> Result<PathBuf> {
     Ok(path)
 }
 
-/// Reads a clip and writes the pictures of its sampled frames to `folder/name/`. `fps` is what the tracks say; it gives the times where the clip
-/// is a folder of pictures.
+/// Reads a clip and writes the pictures of its sampled frames to `folder/name/`. Where the clip is a folder of pictures, `tracks` say the times.
 ///
 /// # Errors
-/// A clip that cannot be decoded, and a folder that cannot be written.
+/// A folder that cannot be written; the inner one where the clip cannot be decoded.
 pub fn shoot(
     path: &Path,
     frames: usize,
-    fps: Option<f64>,
+    tracks: Option<&ClipTracks>,
     folder: &Path,
     name: &str,
 ) -> Result<Result<Footage>> {
@@ -110,7 +109,7 @@ pub fn shoot(
             continue;
         }
         let seconds = match pictures {
-            true => fps.filter(|fps| *fps > 0.0).map(|fps| frame.stamp.index as f64 / fps),
+            true => tracks.map(|tracks| tracks.seconds(source as u32)),
             false => Some(shown_at(frame)),
         };
         let file = format!("{name}/f{source:06}.jpg");
@@ -171,21 +170,21 @@ fn overlay(clip: &ClipTracks, frame: u32, tile: [f64; 2]) -> String {
     let seen: Vec<(&Track, Shares)> =
         clip.tracks.iter().filter_map(|t| Some((t, shares(t.at(frame)?.xyxy, clip)))).collect();
     let areas: Vec<(u32, Shares)> = seen.iter().map(|(track, area)| (track.id, *area)).collect();
-    let drawn = seen.into_iter().zip(plates(&areas, tile)).map(|((track, area), plate)| {
-        let id = track.id;
-        let plate = plate.map_or(String::new(), |[x, y, width]| {
-            let (x, y) = (percent(x), percent(y));
-            let (half, width) = (number(width / 2.0, 1), number(width, 1));
-            format!(
-                "<rect class=\"plate\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{}\" rx=\"2\"/>\
-                 <text x=\"{x}\" y=\"{y}\" dx=\"{half}\" dy=\"11\">{id}</text>",
-                PLATE[0]
-            )
-        });
-        let title = escape(&track.name());
-        format!("<g class=\"trk t{id}\"><title>{id} {title}</title>{}{plate}</g>", rectangle("box", area))
+    let boxes = seen.iter().map(|(track, area)| {
+        let (id, name) = (track.id, escape(&track.name()));
+        format!("<g class=\"trk t{id}\"><title>{id} {name}</title>{}</g>", rectangle("box", *area))
     });
-    drawn.collect()
+    // Ids come last, so that no box crosses them.
+    let ids = areas.iter().zip(plates(&areas, tile)).filter_map(|((id, _), plate)| {
+        let [x, y, width] = plate?;
+        let (x, y, half, width) = (percent(x), percent(y), number(width / 2.0, 1), number(width, 1));
+        Some(format!(
+            "<g class=\"trk t{id}\"><rect class=\"plate\" x=\"{x}\" y=\"{y}\" width=\"{width}\" height=\"{}\" rx=\"2\"/>\
+             <text x=\"{x}\" y=\"{y}\" dx=\"{half}\" dy=\"11\">{id}</text></g>",
+            PLATE[0]
+        ))
+    });
+    boxes.chain(ids).collect()
 }
 
 /// Where the ids stand on a picture of `tile` pixels (larger ones have more room): left and top in shares, width in pixels. Above the box where there
@@ -200,7 +199,7 @@ fn plates(seen: &[(u32, Shares)], [columns, rows]: [f64; 2]) -> Vec<Option<[f64;
         let covered = |a: &[f64; 4]| placed.iter().map(|b| overlap(a, b)).sum::<f64>();
         // The first of the places that are covered least.
         let best = inside.into_iter().reduce(|a, b| if covered(&b) < covered(&a) { b } else { a })?;
-        if covered(&best) > 0.4 * w * h {
+        if covered(&best) > 0.2 * w * h {
             return None;
         }
         placed.push(best);
@@ -221,7 +220,7 @@ pub fn html(footage: &Footage, clip: Option<&ClipTracks>, queried: &[(u32, usize
     let aspect = footage.width as f64 / footage.height.max(1) as f64;
     let most = |clip: &ClipTracks| (1..=clip.frames).map(|n| seen_in(clip, n).len()).max().unwrap_or(0);
     // About the same area for pictures of any shape; crowds want more room.
-    let side = if clip.map_or(0, most) > CROWD { 180.0 } else { 96.0 };
+    let side = if clip.map_or(0, most) > CROWD { 155.0 } else { 96.0 };
     let narrowest = (side * aspect.sqrt()).clamp(64.0, 300.0).round();
     let size = [narrowest, narrowest / aspect];
     let mut out = format!("<div class=\"strip\" style=\"--w:{narrowest}px\">\n");
@@ -281,7 +280,7 @@ pub fn times(footage: Option<&Footage>, clip: Option<&ClipTracks>, frames: u32) 
             let seconds = (1..=frames).map(|frame| footage.tile(frame)?.seconds);
             seconds.collect::<Option<Vec<f64>>>().unwrap_or_default()
         }
-        (None, Some(clip)) if clip.fps > 0.0 => (0..frames).map(|i| f64::from(i) / clip.fps).collect(),
-        _ => Vec::new(),
+        (None, Some(clip)) => (1..=frames).map(|frame| clip.seconds(frame)).collect(),
+        (None, None) => Vec::new(),
     }
 }

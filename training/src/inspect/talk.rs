@@ -73,7 +73,8 @@ pub fn marked(text: &str, wrong: &[(u32, GridBox)], footage: Option<&Footage>) -
         out.push_str(&escape(text.get(from..mention.range.start).unwrap_or_default()));
         let words = escape(text.get(mention.range.clone()).unwrap_or_default());
         let bad = mention.area.is_some_and(|area| wrong.contains(&(mention.frame, area)));
-        let link = linked("at", mention.frame, &words, footage);
+        let class = if mention.area.is_some() { "at boxed" } else { "at" };
+        let link = linked(class, mention.frame, &words, footage);
         out.push_str(&if bad { format!("<mark>{link}</mark>") } else { link });
         from = mention.range.end;
     }

@@ -2,8 +2,9 @@
 
 use proptest::prelude::*;
 
-use super::audit::{About, Dialogue, judge, judge_shape, judge_tracks};
+use super::audit::{About, Dialogue, Measure, judge};
 use super::html::{escape, file_names, number, percent, shortened};
+use super::shape::{judge_shape, judge_tracks};
 use super::strip::{self, Footage, Tile};
 use super::talk::{marked, mentions};
 use super::timeline::{self, Label, NARROWEST, Query, rows};
@@ -28,7 +29,7 @@ fn clip(tracks: Vec<Track>) -> ClipTracks {
         width: 200,
         height: 100,
         frames: 32,
-        times_ms: vec![],
+        times_ms: Vec::new(),
         tracks,
     }
 }
@@ -40,8 +41,14 @@ fn record(answer: String, meta: serde_json::Value) -> Record {
 }
 
 fn judged(answer: &str, meta: serde_json::Value) -> Dialogue {
+    judged_record(&record(answer.to_owned(), meta))
+}
+
+/// Judged by a clip with the tracks 3 and 5.
+fn judged_record(record: &Record) -> Dialogue {
     let clip = clip(vec![track(3, 1..=32, 0.0), track(5, 9..=20, 90.0)]);
-    judge(&record(answer.to_owned(), meta), Some(&clip), 32, 11)
+    let source: Vec<u32> = (1..=32).map(|n| 2 * n - 1).collect();
+    judge(record, &Measure { clip: Some(&clip), source: &source, frames: 32, tolerance: 11 })
 }
 
 fn utr(track: u32, frame: u32) -> serde_json::Value {
@@ -99,11 +106,54 @@ fn queries_that_cannot_be_are_found() {
     }
     let mut asked = record("It moves.".into(), utr(5, 10));
     asked.turns[0].question = "What is at frame10:[550,100,650,400]?".into();
-    let clip = clip(vec![track(5, 9..=20, 90.0)]);
-    assert!(judge(&asked, Some(&clip), 32, 11).findings.is_empty());
+    assert!(judged_record(&asked).findings.is_empty());
     asked.turns[0].question = "What is at frame10:[580,100,650,400]?".into();
-    let found = judge(&asked, Some(&clip), 32, 11);
+    let found = judged_record(&asked);
     assert!(found.findings[0].text.contains("frame10 is 30 thousandths off"), "{:?}", found.findings);
+}
+
+#[test]
+fn turns_about_several_objects_and_absent_ones_are_judged_by_their_tracks() {
+    let turn = |question: &str, answer: &str| Turn { question: question.into(), answer: answer.into() };
+    let mut both = record(
+        answer(),
+        serde_json::json!({"query_frame": 10, "track_ids": [5, 3], "turns": ["utr", "place", "utr"]}),
+    );
+    both.turns.push(turn("Where is <id1> in frame12:?", "frame12:[570,100,670,400]"));
+    both.turns.push(turn(
+        "What is at frame2:[20,100,120,400]?",
+        "ball<id2>frame1:[10,100,110,400];frame2:[20,100,120,400]</id2>.",
+    ));
+    let good = judged_record(&both);
+    assert!(good.findings.is_empty(), "{:?}", good.findings);
+    assert_eq!((good.trajectories, good.more[0].1.as_str()), (2, "utr, place, utr"));
+    both.turns[1].answer = "frame12:[470,100,570,400]".into();
+    let bad = judged_record(&both);
+    assert!(
+        bad.disagrees() && bad.findings[0].text.contains("frame12 is 100 thousandths off"),
+        "{:?}",
+        bad.findings
+    );
+
+    let absent =
+        |frame: u32| serde_json::json!({"task": "absent-in-frame", "query_frame": frame, "track_ids": [5]});
+    assert!(judged(&format!("It is not seen in frame3:. {}", answer()), absent(3)).findings.is_empty());
+    assert!(
+        judged(&answer(), absent(10)).findings[0].text.contains("is absent at frame10, where it has a box")
+    );
+}
+
+#[test]
+fn another_numbering_of_frames_is_found() {
+    let meta = |frames: u32, source: u32| {
+        let mut meta = utr(5, 10);
+        meta["frames"] = frames.into();
+        meta["source_frame"] = source.into();
+        meta
+    };
+    assert!(judged(&answer(), meta(32, 19)).findings.is_empty());
+    assert!(judged(&answer(), meta(16, 19)).findings[0].text.contains("use --frames 16"));
+    assert!(judged(&answer(), meta(32, 20)).findings[0].text.contains("frame 20 of the clip, which is 19"));
 }
 
 #[test]
@@ -127,7 +177,7 @@ fn frames_are_found_in_texts_and_forms_are_not() {
     let found: Vec<_> = mentions(text).into_iter().map(|m| (m.frame, m.area)).collect();
     assert_eq!(found, [(1, Some([0, 20, 40, 60])), (5, Some([1, 2, 3, 4])), (7, None)]);
     let html = marked("<b>frame5:[1,2,3,4]</b>", &[(5, [1, 2, 3, 4])], None);
-    assert_eq!(html, "&lt;b&gt;<mark><span class=\"at\">frame5:[1,2,3,4]</span></mark>&lt;/b&gt;");
+    assert_eq!(html, "&lt;b&gt;<mark><span class=\"at boxed\">frame5:[1,2,3,4]</span></mark>&lt;/b&gt;");
     let tile = Tile { numbers: (5, 6), source: 1, seconds: None, file: "a.jpg".into() };
     let footage = Footage { width: 1, height: 1, total: 1, fps: None, tiles: vec![tile] };
     let html = marked("frame6 frame7", &[], Some(&footage));
@@ -162,7 +212,7 @@ fn numbers_are_short() {
 fn bars_break_where_boxes_do_and_blocks_stand_where_actions_are() {
     let mut gap = track(2, 1..=10, 0.0);
     gap.boxes.extend(track(2, 20..=32, 0.0).boxes);
-    for (start, end, text) in [(1, 32, "moves left"), (5, 6, "hops"), (31, 32, "blinks")] {
+    for (start, end, text) in [(1, 32, "moves left"), (5, 7, "hops"), (31, 32, "blinks")] {
         gap.actions.push(TrackAction { start, end, text: text.into() });
     }
     let clip = clip(vec![gap]);

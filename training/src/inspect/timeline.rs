@@ -7,7 +7,7 @@ use super::html::{escape, number, percent, shortened};
 use crate::queries::{ClipTracks, Track, TrackAction};
 
 /// Narrowest drawing, in pixels; below it the page scrolls sideways. Labels are placed so that they do not meet at this width.
-pub const NARROWEST: f64 = 720.0;
+pub const NARROWEST: f64 = 600.0;
 /// Height of the scale of frames and times, in pixels.
 pub const SCALE: u32 = 36;
 /// Height of the bar that says where boxes are.
