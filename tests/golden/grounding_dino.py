@@ -350,9 +350,9 @@ def limits(done, inputs, helper, predict, words, source):
         )[0]
         phrases = {}
         for rule, combined in [("original", False), ("combined", True)]:
-            stub = Stub(words, done)
+            given = Given(words, done)
             boxes, scores, phrases[rule] = predict(
-                stub, torch.zeros(3, 1, 1), stub.caption, box, text, device="cpu", remove_combined=combined
+                given, torch.zeros(3, 1, 1), given.caption, box, text, device="cpu", remove_combined=combined
             )
             assert torch.equal(scores, ours["scores"]) and len(boxes) == len(scores)
         kept = probabilities[probabilities.max(-1).values > box]
@@ -369,7 +369,7 @@ def limits(done, inputs, helper, predict, words, source):
     return found
 
 
-class Stub:
+class Given:
     """What the original's `predict` wants of a model: it answers with numbers that are there already."""
 
     def __init__(self, words, done):

@@ -64,7 +64,8 @@ impl Graph {
     /// # Errors
     /// What is missing or unknown: the library, an input that no known export has, an output, a batch that is neither free nor 1.
     pub fn open(model: &Path) -> Result<Self> {
-        let session = utr_runtime::encode::onnxruntime_session(model)?;
+        let session = utr_runtime::encode::onnxruntime_session(model)
+            .with_context(|| format!("loading {} in ONNX Runtime", model.display()))?;
         let named = |input: &ort::value::Outlet| Ok((input.name().to_string(), feed(input)?));
         let inputs: Vec<(String, Feed)> = session.inputs().iter().map(named).collect::<Result<_>>()?;
         let shape = |wanted: Feed| -> Option<Vec<i64>> {
