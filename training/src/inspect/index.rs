@@ -206,10 +206,12 @@ fn charts(whole: &Whole, clips: &[Summary]) -> String {
     }
     let asked: Vec<(String, usize)> =
         (1..).zip(asked).map(|(n, count): (u32, _)| (format!("frame{n}"), count)).collect();
-    let mut lengths = vec![0; LENGTHS.len()];
+    let mut lengths: Vec<usize> = vec![0; LENGTHS.len()];
     for length in clips.iter().flat_map(|c| &c.answer_lengths) {
         let bin = LENGTHS.iter().rposition(|from| from <= length).unwrap_or(0);
-        lengths.get_mut(bin).map(|n: &mut usize| *n += 1);
+        if let Some(n) = lengths.get_mut(bin) {
+            *n += 1;
+        }
     }
     let border = |bin: usize| match LENGTHS.get(bin + 1) {
         Some(to) => format!("{} to {} letters", LENGTHS[bin], to - 1),
