@@ -27,7 +27,7 @@ pub struct Mention {
     pub area: Option<GridBox>,
 }
 
-/// All frames named in a text, in order. `frame1:[box]`, the description of a form, names none.
+/// All frames named in a text, in order; `[1,2,3,4] in frame7` is a box too. `frame1:[box]`, the description of a form, names none.
 pub fn mentions(text: &str) -> Vec<Mention> {
     let mut found = Vec::new();
     let mut from = 0;
@@ -47,10 +47,23 @@ pub fn mentions(text: &str) -> Vec<Mention> {
             }
             end += ":[]".len() + numbers.len();
         }
+        let mut start = start;
+        // What stands between the frame named before and this one.
+        let last = found.last().map_or(0, |mention: &Mention| mention.range.end);
+        if let (None, Some((at, before))) = (area, box_before(text.get(last..start).unwrap_or_default())) {
+            (start, area) = (last + at, Some(before));
+        }
         found.push(Mention { range: start..end, frame, area });
         from = end;
     }
     found
+}
+
+/// The box that ends a text which leads to a frame (`… [1,2,3,4] in `), and where it begins.
+fn box_before(text: &str) -> Option<(usize, GridBox)> {
+    let inner = text.strip_suffix("] in ")?;
+    let at = inner.rfind('[')?;
+    Some((at, read_box(inner.get(at + 1..)?)?))
 }
 
 fn read_box(numbers: &str) -> Option<GridBox> {

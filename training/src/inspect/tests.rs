@@ -176,6 +176,11 @@ fn frames_are_found_in_texts_and_forms_are_not() {
     let text = "ball<id1>frame1:[0,20,40,60];frame5:[1, 2,3,4]</id1> hops from frame7: on, name<id1>frame1:[box]; frames frame";
     let found: Vec<_> = mentions(text).into_iter().map(|m| (m.frame, m.area)).collect();
     assert_eq!(found, [(1, Some([0, 20, 40, 60])), (5, Some([1, 2, 3, 4])), (7, None)]);
+    let again = marked("frame5:[1,2,3,4] in frame7", &[], None);
+    assert_eq!(again, "<span class=\"at boxed\">frame5:[1,2,3,4]</span> in <span class=\"at\">frame7</span>");
+    let text = "Which object has the box [1,2,3,4] in frame28:? [box] in frame3, [9] in frame4";
+    let found: Vec<_> = mentions(text).into_iter().map(|m| (&text[m.range], m.area)).collect();
+    assert_eq!(found, [("[1,2,3,4] in frame28", Some([1, 2, 3, 4])), ("frame3", None), ("frame4", None)]);
     let html = marked("<b>frame5:[1,2,3,4]</b>", &[(5, [1, 2, 3, 4])], None);
     assert_eq!(html, "&lt;b&gt;<mark><span class=\"at boxed\">frame5:[1,2,3,4]</span></mark>&lt;/b&gt;");
     let tile = Tile { numbers: (5, 6), source: 1, seconds: None, file: "a.jpg".into() };
