@@ -59,6 +59,13 @@ pub fn run(args: &DataArgs) -> Result<()> {
     args.tracker.check()?;
     args.limits.check()?;
     ensure!(args.videos.is_dir(), "--videos {} is not a folder", args.videos.display());
+    let inside = args.output.starts_with(&args.videos) || args.videos.starts_with(&args.output);
+    ensure!(
+        !inside,
+        "--output {} and --videos {} must lie apart",
+        args.output.display(),
+        args.videos.display()
+    );
     fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     claim(args)?;
     let at = |name: &str| args.output.join(name);

@@ -30,6 +30,8 @@ pub struct Clip {
     pub name: String,
     /// Where it lies.
     pub path: PathBuf,
+    /// Every how many frames are looked at: 1, 1 + every, 1 + 2 every, …
+    pub every: u32,
 }
 
 /// What a clip is as a whole, known once it was read to its end.
@@ -75,7 +77,8 @@ impl Clip {
     pub fn open(&self) -> Result<Footage> {
         let capture = capture::open(&Source::Path(self.path.clone()), &CaptureOptions::default())?;
         let (times_ms, cuts) = (Vec::new(), Vec::new());
-        Ok(Footage { capture, size: None, stamps: 0, times_ms, watch: Cuts::default(), cuts })
+        let every = self.every.max(1);
+        Ok(Footage { capture, every, size: None, stamps: 0, times_ms, watch: Cuts::default(), cuts })
     }
 }
 
@@ -110,12 +113,13 @@ fn named(root: &Path, path: PathBuf) -> Clip {
     let below = path.strip_prefix(root).unwrap_or(&path);
     let parts: Vec<String> =
         below.components().map(|c| c.as_os_str().to_string_lossy().into_owned()).collect();
-    Clip { name: parts.join("/"), path }
+    Clip { name: parts.join("/"), path, every: 1 }
 }
 
 /// A clip being read.
 pub struct Footage {
     capture: Box<dyn Capture>,
+    every: u32,
     size: Option<(usize, usize)>,
     stamps: u32,
     times_ms: Vec<u64>,
@@ -124,24 +128,29 @@ pub struct Footage {
 }
 
 impl Footage {
-    /// The next frame; `None` at the end.
+    /// The next frame that is looked at; `None` at the end.
     ///
     /// # Errors
     /// A break in the stream, and a picture of another size than the first.
     pub fn next_frame(&mut self) -> Result<Option<RgbFrame>> {
-        let Some(stamp) = self.capture.advance()? else { return self.ended() };
+        loop {
+            let Some(stamp) = self.capture.advance()? else { return self.ended() };
+            self.stamps += 1;
+            self.times_ms.push(stamp.pts_ms);
+            if (self.stamps - 1).is_multiple_of(self.every) {
+                break;
+            }
+        }
         let frame = self.capture.image()?;
         let size = *self.size.get_or_insert((frame.width, frame.height));
         if size != (frame.width, frame.height) {
-            let ((w, h), n) = (size, self.stamps + 1);
+            let ((w, h), n) = (size, self.stamps);
             bail!(
                 "frame {n} has {}x{} pixels after {w}x{h}; cut the clip where its size changes",
                 frame.width,
                 frame.height
             );
         }
-        self.stamps += 1;
-        self.times_ms.push(stamp.pts_ms);
         if self.watch.begins(&frame) {
             self.cuts.push(self.stamps);
         }
@@ -165,7 +174,7 @@ impl Footage {
         Ok(None)
     }
 
-    /// Whether the frame that came last begins a new shot.
+    /// Whether the frame that came last begins a new shot, as far as the frames that are looked at tell.
     pub fn begins_shot(&self) -> bool {
         self.cuts.last() == Some(&self.stamps) && self.stamps > 0
     }

@@ -46,6 +46,9 @@ pub struct ExpertArgs {
     /// Who looks
     #[arg(long, value_enum, default_value = "motion")]
     pub expert: Kind,
+    /// Look at every K-th frame only and let the tracker fill in what lies between; for slow experts
+    #[arg(long, value_name = "K", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub every: u32,
     #[command(flatten, next_help_heading = "Expert motion")]
     motion: MotionParams,
     /// Truth of the clips; VIDEOS/tracks.jsonl where absent
@@ -94,13 +97,15 @@ pub fn skipped_path(detections: &Path) -> PathBuf {
 
 /// The same without a word on standard output.
 pub fn annotate(args: &AnnotateArgs) -> Result<()> {
-    let all = Clip::all(&args.videos)?;
+    let mut all = Clip::all(&args.videos)?;
+    all.iter_mut().for_each(|clip| clip.every = args.expert.every);
     let twins = twins(&all);
     let mut expert = args.expert.open(&args.videos)?;
     let mine = args.shard.range(all.len());
     let settings = format!(
-        "{}; {} of {}, shard {}",
+        "{}, every {}; {} of {}, shard {}",
         expert.settings(),
+        args.expert.every,
         inventory(&all),
         args.videos.display(),
         args.shard
@@ -220,11 +225,17 @@ impl ExpertArgs {
     }
 }
 
-/// All lines of a clip. Its size and rate are known only at its end, so that they are filled in last.
+/// All lines of a clip. Its size and rate are known only at its end, so that they are filled in last; the last frame has a line even where nobody
+/// looked at it, so that the length is known.
 fn look(expert: &mut dyn Expert, clip: &Clip) -> Result<Vec<FrameObjects>> {
-    let mut frames: Vec<Vec<Object>> = Vec::new();
-    let Shape { width, height, fps, times_ms, cuts, .. } =
-        expert.annotate(clip, &mut |objects| frames.push(objects))?;
+    let mut seen: Vec<Vec<Object>> = Vec::new();
+    let Shape { width, height, frames, fps, times_ms, cuts } =
+        expert.annotate(clip, &mut |objects| seen.push(objects))?;
+    let every = clip.every.max(1);
+    let mut looked: Vec<(u32, Vec<Object>)> = (1..).step_by(every as usize).zip(seen).collect();
+    if looked.last().is_none_or(|(last, _)| *last < frames) {
+        looked.push((frames, Vec::new()));
+    }
     let line = |(frame, objects): (u32, Vec<Object>)| FrameObjects {
         video: clip.name.clone(),
         frame,
@@ -232,10 +243,11 @@ fn look(expert: &mut dyn Expert, clip: &Clip) -> Result<Vec<FrameObjects>> {
         height,
         fps: Some(fps),
         time_ms: times_ms.get(frame as usize - 1).copied(),
+        every: (every > 1).then_some(every),
         cut: cuts.contains(&frame),
         objects,
     };
-    Ok((1u32..).zip(frames).map(line).collect())
+    Ok(looked.into_iter().map(line).collect())
 }
 
 fn progress(clips: usize) -> ProgressBar {

@@ -165,7 +165,7 @@ impl Expert for Oracle {
     fn annotate(&mut self, clip: &Clip, found: &mut dyn FnMut(Vec<Object>)) -> Result<Shape> {
         let known = self.clips.get(&clip.name);
         let truth = known.with_context(|| format!("the truth has no clip called {}", clip.name))?;
-        self.look(truth).into_iter().for_each(found);
+        self.look(truth).into_iter().step_by(clip.every.max(1) as usize).for_each(found);
         Ok(Shape {
             width: truth.width,
             height: truth.height,

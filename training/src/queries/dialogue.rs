@@ -151,15 +151,7 @@ impl<'a> Maker<'a> {
                 break;
             }
             let made = match further {
-                Further::Another => {
-                    scene.asked.iter().filter(|t| t.id != track.id).collect::<Vec<_>>().choose(rng).and_then(
-                        |other| {
-                            let (utr, _) = self.query(scene, other, 2, rng)?;
-                            ids.push(other.id);
-                            Some(utr.turn)
-                        },
-                    )
-                }
+                Further::Another => self.another(scene, &mut ids, rng),
                 plain => scene.further(plain, track, utr.frame, &listing, rng),
             };
             sorts.extend(made.as_ref().map(|_| further.word()));
@@ -170,6 +162,15 @@ impl<'a> Maker<'a> {
             "frames": scene.clip.frames, "source_frame": scene.source_frame(utr.frame), "boxes": listing.max_listed, "turns": sorts,
         });
         Some((turns, meta))
+    }
+
+    /// A query about an object that is not in `ids` yet.
+    fn another(&mut self, scene: &Scene<'_>, ids: &mut Vec<u32>, rng: &mut ChaCha8Rng) -> Option<Turn> {
+        let others: Vec<&&Track> = scene.asked.iter().filter(|t| !ids.contains(&t.id)).collect();
+        let other = others.choose(rng)?;
+        let (utr, _) = self.query(scene, other, ids.len() as u32 + 1, rng)?;
+        ids.push(other.id);
+        Some(utr.turn)
     }
 
     /// The question about `track` that the data needs most.

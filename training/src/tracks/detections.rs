@@ -30,6 +30,9 @@ pub struct FrameObjects {
     /// When the frame is shown, in milliseconds from the first; given where the rate varies.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub time_ms: Option<u64>,
+    /// Every how many frames somebody looked at the clip, where not at each: frames 1, 1 + every, …
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub every: Option<u32>,
     /// The frame begins a new shot.
     #[serde(default, skip_serializing_if = "is_false")]
     pub cut: bool,
@@ -100,7 +103,7 @@ pub fn read(path: &Path) -> Result<Vec<ClipObjects>> {
     let mut places: HashMap<String, usize> = HashMap::new();
     let mut given = std::collections::HashSet::new();
     for line in read_jsonl::<FrameObjects>(path)? {
-        let FrameObjects { video, frame, width, height, fps, time_ms, cut, objects } = line;
+        let FrameObjects { video, frame, width, height, fps, time_ms, every: _, cut, objects } = line;
         let fail = |what: String| Error::format(path, format!("{video}, frame {frame}: {what}"));
         if width == 0 || height == 0 {
             return Err(fail(format!("{width}x{height} pixels: both sides must be above zero")));
@@ -176,6 +179,7 @@ mod tests {
             height: 48,
             fps: None,
             time_ms: None,
+            every: None,
             cut: false,
             objects: vec![object],
         }
