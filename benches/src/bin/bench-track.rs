@@ -17,7 +17,7 @@ fn main() -> Result<()> {
     let arguments: Vec<String> = std::env::args().skip(1).collect();
     let [detections, results] = arguments.as_slice() else { bail!("usage: bench-track DETECTIONS RESULTS") };
     let path = Path::new(detections);
-    let frames = read_detections(path)?;
+    let frames: Vec<Vec<Detection>> = read_detections(path)?.iter().map(|(_, d)| d.to_vec()).collect();
     write(results, &track(&frames)).with_context(|| format!("writing {results}"))?;
     for word in std::io::stdin().lines() {
         let began = Instant::now();

@@ -32,28 +32,31 @@ pub struct Matching {
 
 /// A row and a column that may go together.
 #[derive(Clone, Copy, Debug)]
-struct Pair {
-    row: usize,
-    column: usize,
-    cost: f64,
+pub struct Pair {
+    /// From 0.
+    pub row: usize,
+    /// From 0.
+    pub column: usize,
+    /// What it costs.
+    pub cost: f64,
 }
 
 /// The partial matching with the least sum of `cost - limit`, which is what `lap.lapjv(extend_cost=True, cost_limit=limit)` finds
 /// (reference.md §3.4). A pair above the limit is never taken, a pair at the limit is.
-///
-/// Rows and columns that no pair within the limit joins cannot influence each other, so each connected group is solved alone: on real frames
-/// most groups are one track and one detection.
-pub fn match_within(
-    rows: usize,
-    columns: usize,
-    limit: f64,
-    cost: impl Fn(usize, usize) -> f64,
-) -> Matching {
+pub fn match_within(rows: usize, columns: usize, limit: f64, cost: impl Fn(usize, usize) -> f64) -> Matching {
     let pair = |row, column| Pair { row, column, cost: cost(row, column) };
     let mut pairs = Vec::with_capacity(2 * rows);
     for row in 0..rows {
         pairs.extend((0..columns).map(|column| pair(row, column)).filter(|p| p.cost <= limit));
     }
+    match_pairs(rows, columns, limit, pairs)
+}
+
+/// The same, where the pairs within the limit are known; each is listed once.
+///
+/// Rows and columns that no pair joins cannot influence each other, so each connected group is solved alone: on real frames most groups are one track
+/// and one detection.
+pub fn match_pairs(rows: usize, columns: usize, limit: f64, pairs: Vec<Pair>) -> Matching {
     let mut column_of = vec![None; rows];
     for group in grouped(pairs, rows, columns).chunk_by(|a, b| a.0 == b.0) {
         solve_group(group, limit, &mut column_of);
@@ -141,7 +144,13 @@ mod tests {
     }
 
     /// The best sum of the rows from `row` on, by trying all.
-    fn best(costs: &dyn Fn(usize, usize) -> f64, rows: usize, limit: f64, row: usize, used: &mut [bool]) -> f64 {
+    fn best(
+        costs: &dyn Fn(usize, usize) -> f64,
+        rows: usize,
+        limit: f64,
+        row: usize,
+        used: &mut [bool],
+    ) -> f64 {
         if row == rows {
             return 0.0;
         }

@@ -194,9 +194,9 @@ fn associate<'a>(
 ) -> (Vec<&'a mut Track>, Vec<usize>) {
     let places: Vec<Xyxy> = tracks.iter().map(|t| t.kalman.xyxy()).collect();
     let cost = |row: usize, column: usize| {
-        let detection = &detections[candidates[column]];
-        let cost = 1.0 - iou(&places[row], &detection.xyxy);
-        if weigh_scores { 1.0 - (1.0 - cost) * detection.score } else { cost }
+        let Detection { xyxy, score } = &detections[candidates[column]];
+        let cost = 1.0 - iou(&places[row], xyxy);
+        if weigh_scores { 1.0 - (1.0 - cost) * score } else { cost }
     };
     let matching = match_within(tracks.len(), candidates.len(), limit, cost);
     let mut left = Vec::new();

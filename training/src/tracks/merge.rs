@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 
 use super::Seen;
 use super::detections::{ClipObjects, Object};
+use super::frames::Frames;
 use crate::queries::{ClipTracks, Track, TrackAction, TrackBox};
 
 /// Frames without a word about an action that do not end it.
@@ -15,14 +16,12 @@ const SILENCE: u32 = 2;
 /// Frames that an action must be said in.
 const LEAST_SAID: usize = 2;
 
-/// The tracks of a clip; `frames` holds what the tracker saw in frame 1, 2, …, `fps` is the clip's.
-pub fn merge(clip: &ClipObjects, frames: &[Vec<Seen>], fps: f64) -> ClipTracks {
+/// The tracks of a clip; `seen` is what the tracker saw in its frames, `fps` is the clip's.
+pub fn merge(clip: &ClipObjects, seen: &Frames<Seen>, fps: f64) -> ClipTracks {
     let mut members: BTreeMap<u32, Vec<(u32, &Seen, &Object)>> = BTreeMap::new();
-    for ((number, seen), objects) in (1..).zip(frames).zip(&clip.frames) {
-        for seen in seen {
-            if let Some(object) = objects.get(seen.detection) {
-                members.entry(seen.id).or_default().push((number, seen, object));
-            }
+    for (number, seen) in seen.items() {
+        if let Some(object) = clip.frames.at(number).get(seen.detection) {
+            members.entry(seen.id).or_default().push((number, seen, object));
         }
     }
     let mut tracks: Vec<Track> = members.into_iter().map(|(id, list)| track(clip, id, &list)).collect();
@@ -36,7 +35,7 @@ pub fn merge(clip: &ClipObjects, frames: &[Vec<Seen>], fps: f64) -> ClipTracks {
         fps,
         width: clip.width,
         height: clip.height,
-        frames: clip.frames.len() as u32,
+        frames: clip.frames.len(),
         tracks,
     }
 }
@@ -108,10 +107,10 @@ mod tests {
         }
     }
 
-    fn clip(words: &[(&str, Option<&str>)]) -> (ClipObjects, Vec<Vec<Seen>>) {
-        let frames: Vec<Vec<Object>> = words.iter().map(|(c, a)| vec![object(0.0, c, *a)]).collect();
+    fn clip(words: &[(&str, Option<&str>)]) -> (ClipObjects, Frames<Seen>) {
         let seen = Seen { id: 7, tlwh: [-4.0, 0.0, 10.0, 10.0], score: 0.9, detection: 0 };
-        let seen = vec![vec![seen]; frames.len()];
+        let frames = (1..).zip(words.iter().map(|(c, a)| object(0.0, c, *a))).collect();
+        let seen = (1..).zip(words.iter().map(|_| seen)).collect();
         (ClipObjects { video: "v".into(), width: 64, height: 64, fps: None, cuts: Vec::new(), frames }, seen)
     }
 
