@@ -44,7 +44,7 @@ def original(checkout):
 
 
 def crowd(seed, objects, frames, jitter, missed, weak):
-    """Walkers that turn at the borders, some unseen, some seen badly, and false boxes."""
+    """Walkers that turn at the borders and keep their pace in the long run, some unseen, some seen badly, and false boxes."""
     rng = np.random.default_rng(seed)
     place = rng.uniform([50, 50], [900, 500], (objects, 2))
     pace = rng.normal(0, 4, (objects, 2))
@@ -52,10 +52,11 @@ def crowd(seed, objects, frames, jitter, missed, weak):
     sequence = []
     for _ in range(frames):
         place += pace
-        pace += rng.normal(0, 0.4, (objects, 2))
+        pace = 0.98 * pace + rng.normal(0, 0.4, (objects, 2))
         for axis, limit in ((0, 950), (1, 550)):
-            out = (place[:, axis] < 0) | (place[:, axis] > limit)
-            pace[out, axis] *= -1
+            inward = np.sign(limit / 2 - place[:, axis])
+            out = np.abs(place[:, axis] - limit / 2) > limit / 2
+            pace[out, axis] = (inward * np.abs(pace[:, axis]))[out]
         boxes = []
         for i in range(objects):
             if rng.random() < missed:

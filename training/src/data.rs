@@ -73,7 +73,8 @@ pub fn run(args: &DataArgs) -> Result<()> {
     stage("detections", &found, || detect(args, &found))?;
     stage("tracks", &tracks, || {
         let clips = detections::read(&found)?;
-        Ok(write_jsonl(&tracks, clips.iter().map(|clip| args.tracker.clip(clip, None)))?)
+        let all = clips.iter().map(|clip| args.tracker.clip(clip, None)).collect::<Result<Vec<_>>>()?;
+        Ok(write_jsonl(&tracks, all)?)
     })?;
     stage("queries", &data, || queries(args, &found, &tracks, &data))?;
     let made = fs::metadata(&data).with_context(|| format!("reading {}", data.display()))?;

@@ -168,6 +168,42 @@ fn bad_and_odd_clips_are_handled_or_named_one_by_one() {
     assert!(card.contains("garbled.mp4"), "{card}");
 }
 
+#[test]
+fn an_expert_that_looks_at_every_fourth_frame_gives_nearly_the_same_tracks() {
+    let root = tempfile::tempdir().unwrap();
+    let made = root.path().join("world");
+    let fixed = ["world", "--clips", "2", "--split", "val", "--size", "96", "--frames-per-step", "8"];
+    run(&[&fixed[..], &["--encode", "frames", "--output", text(&made)]].concat());
+    let tracks = |every: &str| {
+        let (found, output) = (root.path().join("d.jsonl"), root.path().join("t.jsonl"));
+        let expert = [
+            "annotate",
+            "--expert",
+            "world",
+            "--every",
+            every,
+            "--videos",
+            text(&made),
+            "--output",
+            text(&found),
+        ];
+        run(&expert);
+        run(&["track", "--detections", text(&found), "--output", text(&output)]);
+        let lines = std::fs::read_to_string(&found).unwrap().lines().count();
+        (read_tracks(&output).unwrap(), lines)
+    };
+    let ((each, all), (fourth, few)) = (tracks("1"), tracks("4"));
+    assert_eq!((all, few), (2 * 249, 2 * 63));
+    for (a, b) in each.iter().zip(&fourth) {
+        assert_eq!((a.frames, b.frames, a.fps), (249, 249, b.fps));
+        let boxes = |clip: &utr_training::queries::ClipTracks| {
+            clip.tracks.iter().map(|t| t.boxes.len()).sum::<usize>()
+        };
+        let (a, b) = (boxes(a), boxes(b));
+        assert!(b * 10 > a * 9 && b * 10 < a * 11, "{a} boxes, {b} where every fourth frame was looked at");
+    }
+}
+
 /// The examples for clusters, without a cluster: three tasks of an array one after the other, then what joins them.
 #[test]
 fn the_slurm_example_gives_what_one_machine_gives() {

@@ -4,13 +4,15 @@
 //! frames counted from 1. Written by the tracker or by the world's ground truth, read by the conversation generator.
 //! Nothing is tracked or drawn here.
 
+use std::collections::HashSet;
 use std::path::Path;
 
 use serde::{Deserialize, Serialize};
-use utr_models::Result;
+use utr_models::{Error, Result};
 use utr_runtime::sample::uniform_indices;
 
 use crate::files::read_jsonl;
+use crate::tracks::frames::MOST_FRAMES;
 
 /// One clip's tracks.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -111,6 +113,34 @@ impl ClipTracks {
         picked.into_iter().map(|index| index as u32 + 1).collect()
     }
 
+    /// What makes no sense in it.
+    fn fault(&self) -> Option<String> {
+        if self.frames == 0 || self.frames > MOST_FRAMES {
+            return Some(format!("{} frames; from 1 to {MOST_FRAMES} are believed", self.frames));
+        }
+        if self.width == 0 || self.height == 0 || !(self.fps.is_finite() && self.fps > 0.0) {
+            let Self { width, height, fps, .. } = self;
+            return Some(format!("{width}x{height} pixels at {fps} frames a second: all must be above zero"));
+        }
+        let mut ids = HashSet::new();
+        for Track { id, boxes, .. } in &self.tracks {
+            let mut before = 0;
+            for TrackBox { frame, xyxy, .. } in boxes {
+                if *frame <= before || *frame > self.frames {
+                    return Some(format!("track {id}: frame {frame} after {before} of {}", self.frames));
+                }
+                if !xyxy.iter().all(|v| v.is_finite()) {
+                    return Some(format!("track {id}, frame {frame}: a number is not finite"));
+                }
+                before = *frame;
+            }
+            if !ids.insert(id) {
+                return Some(format!("id {id} is given twice"));
+            }
+        }
+        None
+    }
+
     /// When `frame` (from 1) is shown, in seconds from the first.
     pub fn seconds(&self, frame: u32) -> f64 {
         let before = frame.saturating_sub(1);
@@ -137,9 +167,17 @@ fn resample(track: &Track, picked: &[u32]) -> Option<Track> {
 /// Reads a tracks file.
 ///
 /// # Errors
-/// Names the file and the line that is not a clip's tracks.
+/// Names the file and the line that is not a clip's tracks, or the clip that contradicts itself or another.
 pub fn read_tracks(path: &Path) -> Result<Vec<ClipTracks>> {
-    read_jsonl(path)
+    let clips: Vec<ClipTracks> = read_jsonl(path)?;
+    let mut videos = HashSet::new();
+    for clip in &clips {
+        let fault = if videos.insert(&clip.video) { clip.fault() } else { Some("is given twice".into()) };
+        if let Some(fault) = fault {
+            return Err(Error::format(path, format!("clip {}: {fault}", clip.video)));
+        }
+    }
+    Ok(clips)
 }
 
 #[cfg(test)]
@@ -176,7 +214,7 @@ mod tests {
     fn a_tracks_file_reads_back_as_written() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("deep/tracks.jsonl");
-        let clips = vec![clip(3), clip(5)];
+        let clips = vec![clip(3), ClipTracks { video: "b.mp4".into(), ..clip(5) }];
         write_jsonl(&path, &clips).unwrap();
         assert_eq!(read_tracks(&path).unwrap(), clips);
     }
@@ -188,6 +226,29 @@ mod tests {
         std::fs::write(&path, "\n{\"video\": 3}\n").unwrap();
         let message = read_tracks(&path).unwrap_err().to_string();
         assert!(message.contains("tracks.jsonl") && message.contains("line 2"), "{message}");
+    }
+
+    #[test]
+    fn a_clip_that_contradicts_itself_or_another_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("tracks.jsonl");
+        let changed = |change: fn(&mut ClipTracks)| {
+            let mut bad = ClipTracks { video: "b.mp4".into(), ..clip(3) };
+            change(&mut bad);
+            bad
+        };
+        for (bad, words) in [
+            (clip(3), "clip a.mp4: is given twice"),
+            (changed(|c| c.frames = u32::MAX), "4294967295 frames"),
+            (changed(|c| c.tracks.extend(c.tracks.clone())), "id 7 is given twice"),
+            (changed(|c| c.frames = 2), "frame 3 after 2 of 2"),
+            (changed(|c| c.tracks[0].boxes[0].frame = 0), "frame 0"),
+            (changed(|c| c.tracks[0].boxes.swap(0, 2)), "frame 2 after 3"),
+        ] {
+            write_jsonl(&path, [clip(3), bad]).unwrap();
+            let message = read_tracks(&path).unwrap_err().to_string();
+            assert!(message.contains("tracks.jsonl") && message.contains(words), "{message}");
+        }
     }
 
     #[test]

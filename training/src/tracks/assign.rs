@@ -1,6 +1,6 @@
 //! Which box belongs to which track.
 //!
-//! Comes in: boxes in pixels, or a matrix of costs. Goes out: overlaps and the cheapest partial matching. Overlap counts pixels the way
+//! Comes in: boxes in pixels, or the cost of a pair. Goes out: overlaps and the cheapest partial matching. Overlap counts pixels the way
 //! `cython_bbox` does (a box reaches from its first to its last pixel: +1), which is what ByteTrack's thresholds are tuned
 //! for; boxes must therefore be in pixels. No motion and no identities.
 
@@ -21,108 +21,104 @@ pub fn iou(a: &Xyxy, b: &Xyxy) -> f64 {
     both / (area(a) + area(b) - both)
 }
 
-/// Costs of all pairs, row by row.
-#[derive(Clone, Debug)]
-pub struct Costs {
-    rows: usize,
-    columns: usize,
-    values: Vec<f64>,
-}
-
-impl Costs {
-    /// Asks `cost` for every pair.
-    pub fn new(rows: usize, columns: usize, mut cost: impl FnMut(usize, usize) -> f64) -> Self {
-        let values =
-            (0..rows).flat_map(|r| (0..columns).map(move |c| (r, c))).map(|(r, c)| cost(r, c)).collect();
-        Self { rows, columns, values }
-    }
-
-    fn at(&self, row: usize, column: usize) -> f64 {
-        self.values[row * self.columns + column]
-    }
-}
-
 /// A partial matching.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Matching {
-    /// Pairs, by row.
-    pub pairs: Vec<(usize, usize)>,
-    /// Rows left over, in order.
-    pub rows: Vec<usize>,
+    /// The column of every row that has one.
+    pub column_of: Vec<Option<usize>>,
     /// Columns left over, in order.
-    pub columns: Vec<usize>,
+    pub free_columns: Vec<usize>,
+}
+
+/// A row and a column that may go together.
+#[derive(Clone, Copy, Debug)]
+pub struct Pair {
+    /// From 0.
+    pub row: usize,
+    /// From 0.
+    pub column: usize,
+    /// What it costs.
+    pub cost: f64,
 }
 
 /// The partial matching with the least sum of `cost - limit`, which is what `lap.lapjv(extend_cost=True, cost_limit=limit)` finds
 /// (reference.md §3.4). A pair above the limit is never taken, a pair at the limit is.
+pub fn match_within(rows: usize, columns: usize, limit: f64, cost: impl Fn(usize, usize) -> f64) -> Matching {
+    let pair = |row, column| Pair { row, column, cost: cost(row, column) };
+    let mut pairs = Vec::with_capacity(2 * rows);
+    for row in 0..rows {
+        pairs.extend((0..columns).map(|column| pair(row, column)).filter(|p| p.cost <= limit));
+    }
+    match_pairs(rows, columns, limit, pairs)
+}
+
+/// The same, where the pairs within the limit are known; each is listed once.
 ///
-/// Rows and columns that no admissible pair joins cannot influence each other, so each connected group is solved alone: on real frames
-/// most groups are one track and one detection.
-pub fn match_within(costs: &Costs, limit: f64) -> Matching {
-    let mut row_of = vec![None; costs.rows];
-    for (rows, columns) in groups(costs, limit) {
-        solve_group(costs, limit, &rows, &columns, &mut row_of);
+/// Rows and columns that no pair joins cannot influence each other, so each connected group is solved alone: on real frames most groups are one track
+/// and one detection.
+pub fn match_pairs(rows: usize, columns: usize, limit: f64, pairs: Vec<Pair>) -> Matching {
+    let mut column_of = vec![None; rows];
+    for group in grouped(pairs, rows, columns).chunk_by(|a, b| a.0 == b.0) {
+        solve_group(group, limit, &mut column_of);
     }
-    let mut free = vec![true; costs.columns];
-    row_of.iter().flatten().for_each(|&column| free[column] = false);
-    let pairs = row_of.iter().enumerate().filter_map(|(row, column)| Some((row, (*column)?))).collect();
-    let rows = (0..costs.rows).filter(|&row| row_of[row].is_none()).collect();
-    Matching { pairs, rows, columns: (0..costs.columns).filter(|&column| free[column]).collect() }
+    let mut free = vec![true; columns];
+    column_of.iter().flatten().for_each(|&column: &usize| free[column] = false);
+    Matching { column_of, free_columns: (0..columns).filter(|&column| free[column]).collect() }
 }
 
-/// The connected groups of rows and columns that pairs within the limit join; rows without any such pair are in none.
-fn groups(costs: &Costs, limit: f64) -> Vec<(Vec<usize>, Vec<usize>)> {
-    let admissible = |row: usize, column: usize| costs.at(row, column) <= limit;
-    let (mut row_seen, mut column_seen) = (vec![false; costs.rows], vec![false; costs.columns]);
-    let mut found = Vec::new();
-    for first in 0..costs.rows {
-        if std::mem::replace(&mut row_seen[first], true) {
-            continue;
+/// The pairs in the order of their groups, each with the number of its group: pairs that share rows or columns, directly or through others, are
+/// in one group.
+fn grouped(pairs: Vec<Pair>, rows: usize, columns: usize) -> Vec<(usize, Pair)> {
+    fn root(parent: &mut [usize], mut node: usize) -> usize {
+        while parent[node] != node {
+            parent[node] = parent[parent[node]];
+            node = parent[node];
         }
-        let (mut rows, mut columns, mut looked_at) = (vec![first], Vec::new(), 0);
-        while let Some(&row) = rows.get(looked_at) {
-            looked_at += 1;
-            for column in (0..costs.columns).filter(|&column| admissible(row, column)) {
-                if !std::mem::replace(&mut column_seen[column], true) {
-                    columns.push(column);
-                    for other in (0..costs.rows).filter(|&other| admissible(other, column)) {
-                        if !std::mem::replace(&mut row_seen[other], true) {
-                            rows.push(other);
-                        }
-                    }
-                }
-            }
-        }
-        if !columns.is_empty() {
-            rows.sort_unstable();
-            columns.sort_unstable();
-            found.push((rows, columns));
-        }
+        node
     }
-    found
+    let mut parent: Vec<usize> = (0..rows + columns).collect();
+    for pair in &pairs {
+        let (a, b) = (root(&mut parent, pair.row), root(&mut parent, rows + pair.column));
+        parent[a.max(b)] = a.min(b);
+    }
+    let mut grouped: Vec<(usize, Pair)> =
+        pairs.into_iter().map(|pair| (root(&mut parent, pair.row), pair)).collect();
+    grouped.sort_by_key(|(group, _)| *group);
+    grouped
 }
 
-fn solve_group(costs: &Costs, limit: f64, rows: &[usize], columns: &[usize], row_of: &mut [Option<usize>]) {
-    if let (&[row], &[column]) = (rows, columns) {
-        row_of[row] = Some(column);
+fn solve_group(group: &[(usize, Pair)], limit: f64, column_of: &mut [Option<usize>]) {
+    if let [(_, pair)] = group {
+        column_of[pair.row] = Some(pair.column);
         return;
     }
-    // A row stays free at no cost in a column of its own; the little more than nothing makes a pair at the limit win.
+    let distinct = |of: fn(&Pair) -> usize| {
+        let mut list: Vec<usize> = group.iter().map(|(_, pair)| of(pair)).collect();
+        list.sort_unstable();
+        list.dedup();
+        list
+    };
+    let (rows, columns) = (distinct(|pair| pair.row), distinct(|pair| pair.column));
+    // A row stays free at no cost in a column of its own; the little more than nothing makes a pair at the limit win. What is above the limit is no
+    // better than staying free.
     const FREE: f64 = 1e-12;
     let wide = columns.len() + rows.len();
     let mut extended = vec![FREE; rows.len() * wide];
-    for (line, &row) in extended.chunks_exact_mut(wide).zip(rows) {
-        for (place, &column) in line.iter_mut().zip(columns) {
-            let cost = costs.at(row, column);
-            // What is above the limit can never pay: no better than staying free.
-            *place = if cost > limit { 2.0 * FREE } else { cost - limit };
+    for line in extended.chunks_exact_mut(wide) {
+        line[..columns.len()].fill(2.0 * FREE);
+    }
+    let place = |pair: &Pair| {
+        Some(rows.binary_search(&pair.row).ok()? * wide + columns.binary_search(&pair.column).ok()?)
+    };
+    for (_, pair) in group {
+        if let Some(cell) = place(pair).and_then(|place| extended.get_mut(place)) {
+            *cell = pair.cost - limit;
         }
     }
     let Ok((matched_rows, matched_columns)) = solve(rows.len(), wide, &extended, false) else { return };
     for (row, column) in matched_rows.into_iter().zip(matched_columns) {
-        if let Some(&column) = columns.get(column).filter(|&&column| costs.at(rows[row], column) <= limit) {
-            row_of[rows[row]] = Some(column);
-        }
+        let within = column < columns.len() && extended[row * wide + column] < FREE;
+        column_of[rows[row]] = within.then(|| columns[column]);
     }
 }
 
@@ -140,23 +136,29 @@ mod tests {
 
     #[test]
     fn a_pair_at_the_limit_is_matched_and_one_above_is_not() {
-        assert_eq!(match_within(&Costs::new(1, 1, |_, _| 0.5), 0.5).pairs, [(0, 0)]);
-        let none = match_within(&Costs::new(1, 2, |_, _| 0.500001), 0.5);
-        assert_eq!((none.pairs, none.rows, none.columns), (vec![], vec![0], vec![0, 1]));
-        assert_eq!(match_within(&Costs::new(0, 3, |_, _| 0.0), 1.0).columns, [0, 1, 2]);
+        assert_eq!(match_within(1, 1, 0.5, |_, _| 0.5).column_of, [Some(0)]);
+        assert_eq!(match_within(2, 2, 0.5, |_, _| 0.5).column_of, [Some(0), Some(1)]);
+        let none = match_within(1, 2, 0.5, |_, _| 0.500001);
+        assert_eq!((none.column_of, none.free_columns), (vec![None], vec![0, 1]));
+        assert_eq!(match_within(0, 3, 1.0, |_, _| 0.0).free_columns, [0, 1, 2]);
     }
 
-    /// The best sum over all partial matchings, by trying all.
-    fn best(costs: &Costs, limit: f64, row: usize, used: &mut Vec<bool>) -> f64 {
-        if row == costs.rows {
+    /// The best sum of the rows from `row` on, by trying all.
+    fn best(
+        costs: &dyn Fn(usize, usize) -> f64,
+        rows: usize,
+        limit: f64,
+        row: usize,
+        used: &mut [bool],
+    ) -> f64 {
+        if row == rows {
             return 0.0;
         }
-        let mut least = best(costs, limit, row + 1, used);
-        for column in 0..costs.columns {
+        let mut least = best(costs, rows, limit, row + 1, used);
+        for column in 0..used.len() {
             if !used[column] {
                 used[column] = true;
-                let here = costs.at(row, column) - limit;
-                least = least.min(here + best(costs, limit, row + 1, used));
+                least = least.min(costs(row, column) - limit + best(costs, rows, limit, row + 1, used));
                 used[column] = false;
             }
         }
@@ -168,12 +170,15 @@ mod tests {
         fn no_partial_matching_is_cheaper(
             rows in 1usize..5, columns in 1usize..5, limit in 0.1f64..1.0, values in prop::collection::vec(0.0f64..1.2, 16)
         ) {
-            let costs = Costs::new(rows, columns, |r, c| values[r * 4 + c]);
-            let found = match_within(&costs, limit);
-            let sum: f64 = found.pairs.iter().map(|&(r, c)| values[r * 4 + c] - limit).sum();
-            prop_assert!((sum - best(&costs, limit, 0, &mut vec![false; columns])).abs() < 1e-9);
-            prop_assert_eq!(found.pairs.len() + found.rows.len(), rows);
-            prop_assert_eq!(found.pairs.len() + found.columns.len(), columns);
+            let costs = |row: usize, column: usize| values[row * 4 + column];
+            let found = match_within(rows, columns, limit, costs);
+            let pairs: Vec<(usize, usize)> =
+                found.column_of.iter().enumerate().filter_map(|(row, column)| Some((row, (*column)?))).collect();
+            let sum: f64 = pairs.iter().map(|&(row, column)| costs(row, column) - limit).sum();
+            prop_assert!((sum - best(&costs, rows, limit, 0, &mut vec![false; columns])).abs() < 1e-9);
+            prop_assert!(pairs.iter().all(|&(row, column)| costs(row, column) <= limit));
+            prop_assert_eq!(found.column_of.len(), rows);
+            prop_assert_eq!(pairs.len() + found.free_columns.len(), columns);
         }
     }
 }

@@ -4,9 +4,7 @@
 //! boxes. The order of steps, the lists and their one-frame-late removal are the original's (reference.md §3.3), because identities
 //! depend on them. Classes, appearance and files are not its business.
 
-use std::collections::{BTreeMap, HashSet};
-
-use super::assign::{Costs, Matching, Xyxy, iou, match_within};
+use super::assign::{Xyxy, iou, match_within};
 use super::kalman::{Kalman, measured};
 use super::{Detection, Seen, Tracker};
 
@@ -54,21 +52,39 @@ enum State {
 
 #[derive(Clone, Debug)]
 struct Track {
+    id: u32,
     kalman: Kalman,
     score: f64,
     state: State,
     /// Whether it was matched a second time (or began in the first frame).
     confirmed: bool,
+    /// Whether its time has run out once: if it is found again, it vanishes at its next loss.
+    expired: bool,
     /// Frame of the first and of the last match.
     frames: [u32; 2],
     detection: usize,
 }
 
 impl Track {
+    fn predict(&mut self) {
+        if self.state != State::Tracked {
+            self.kalman.rest_height();
+        }
+        self.kalman.predict();
+    }
+
     fn take(&mut self, detection: &Detection, index: usize, frame: u32) {
         self.kalman.update(measured(&detection.xyxy));
         (self.score, self.detection, self.frames[1]) = (detection.score, index, frame);
         (self.state, self.confirmed) = (State::Tracked, true);
+    }
+
+    fn age(&self) -> u32 {
+        self.frames[1] - self.frames[0]
+    }
+
+    fn seen(&self) -> Seen {
+        Seen { id: self.id, tlwh: self.kalman.tlwh(), score: self.score, detection: self.detection }
     }
 }
 
@@ -78,190 +94,123 @@ pub struct ByteTracker {
     params: ByteParams,
     frame: u32,
     next_id: u32,
-    tracks: BTreeMap<u32, Track>,
-    tracked: Vec<u32>,
-    lost: Vec<u32>,
-    /// Ids that were removed but are still listed; one that is found again vanishes at its next loss.
-    removed: HashSet<u32>,
+    tracked: Vec<Track>,
+    lost: Vec<Track>,
 }
 
 impl ByteTracker {
     /// Before the first frame.
     pub fn new(params: ByteParams) -> Self {
-        let (tracked, lost) = (Vec::new(), Vec::new());
-        Self { params, frame: 0, next_id: 1, tracks: BTreeMap::new(), tracked, lost, removed: HashSet::new() }
-    }
-
-    /// Cost of every pair, and the best matching within `limit`.
-    fn associate(
-        &self,
-        ids: &[u32],
-        detections: &[Detection],
-        candidates: &[usize],
-        limit: f64,
-        weigh_scores: bool,
-    ) -> Matching {
-        let boxes: Vec<Xyxy> = ids.iter().map(|id| self.tracks[id].kalman.xyxy()).collect();
-        let cost = |row: usize, column: usize| {
-            let detection = &detections[candidates[column]];
-            let cost = 1.0 - iou(&boxes[row], &detection.xyxy);
-            if weigh_scores { 1.0 - (1.0 - cost) * detection.score } else { cost }
-        };
-        match_within(&Costs::new(ids.len(), candidates.len(), cost), limit)
-    }
-
-    fn take(
-        &mut self,
-        ids: &[u32],
-        detections: &[Detection],
-        candidates: &[usize],
-        matching: &Matching,
-        activated: &mut Vec<u32>,
-        found: &mut Vec<u32>,
-    ) {
-        for &(row, column) in &matching.pairs {
-            let Some(track) = self.tracks.get_mut(&ids[row]) else { continue };
-            let list = if track.state == State::Tracked { &mut *activated } else { &mut *found };
-            list.push(ids[row]);
-            track.take(&detections[candidates[column]], candidates[column], self.frame);
-        }
+        Self { params, frame: 0, next_id: 1, tracked: Vec::new(), lost: Vec::new() }
     }
 
     /// A new track, where the detection is strong enough for one.
-    fn begin(&mut self, detections: &[Detection], index: usize) -> Option<u32> {
-        let detection = &detections[index];
+    fn begin(&mut self, detection: &Detection, index: usize) -> Option<Track> {
         if detection.score < self.params.track_thresh + 0.1 {
             return None;
         }
         let track = Track {
+            id: self.next_id,
             kalman: Kalman::new(measured(&detection.xyxy)),
             score: detection.score,
             state: State::Tracked,
             confirmed: self.frame == 1,
+            expired: false,
             frames: [self.frame; 2],
             detection: index,
         };
-        let id = self.next_id;
         self.next_id += 1;
-        self.tracks.insert(id, track);
-        Some(id)
+        Some(track)
     }
 
-    fn mark(&mut self, ids: &[u32], state: State) {
-        for id in ids {
-            self.tracks.entry(*id).and_modify(|track| track.state = state);
+    /// The lists after a frame, from the states of their tracks. A lost track whose time runs out now leaves in the next frame, unless it is found there.
+    fn settle(&mut self, begun: Vec<Track>) {
+        let patience = (self.params.frame_rate / 30.0 * f64::from(self.params.track_buffer)) as u32;
+        let newly_lost: Vec<Track> = self.tracked.extract_if(.., |t| t.state == State::Lost).collect();
+        self.tracked.retain(|t| t.state == State::Tracked);
+        self.tracked.extend(begun);
+        self.tracked.extend(self.lost.extract_if(.., |t| t.state == State::Tracked));
+        self.lost.retain(|t| !t.expired);
+        for track in &mut self.lost {
+            track.expired = self.frame - track.frames[1] > patience;
         }
-    }
-
-    /// The lists after a frame. Lost tracks leave by the removals of earlier frames: this frame's count from the next one on.
-    fn settle(&mut self, activated: &[u32], found: &[u32], newly_lost: &[u32], removed: &[u32]) {
-        let tracks = &self.tracks;
-        self.tracked.retain(|id| tracks[id].state == State::Tracked);
-        join(&mut self.tracked, activated);
-        join(&mut self.tracked, found);
-        self.lost.retain(|id| !self.tracked.contains(id));
-        self.lost.extend_from_slice(newly_lost);
-        self.lost.retain(|id| !self.removed.contains(id));
-        self.removed.extend(removed);
-        self.drop_duplicates();
-        let (tracked, lost) = (&self.tracked, &self.lost);
-        self.tracks.retain(|id, _| tracked.contains(id) || lost.contains(id));
-        let tracks = &self.tracks;
-        self.removed.retain(|id| tracks.contains_key(id));
+        self.lost.extend(newly_lost.into_iter().filter(|t| !t.expired));
     }
 
     /// Of a tracked and a lost track at the same place the younger goes; of equals the tracked one.
     fn drop_duplicates(&mut self) {
-        let (mut drop_tracked, mut drop_lost) = (HashSet::new(), HashSet::new());
-        let age = |track: &Track| track.frames[1] - track.frames[0];
-        let lost: Vec<(u32, Xyxy)> =
-            self.lost.iter().map(|id| (*id, self.tracks[id].kalman.xyxy())).collect();
-        for a in &self.tracked {
-            let place = self.tracks[a].kalman.xyxy();
-            for (b, _) in lost.iter().filter(|(_, other)| 1.0 - iou(&place, other) < DUPLICATE) {
-                if age(&self.tracks[a]) > age(&self.tracks[b]) {
-                    drop_lost.insert(*b);
-                } else {
-                    drop_tracked.insert(*a);
+        let places: Vec<Xyxy> = self.lost.iter().map(|t| t.kalman.xyxy()).collect();
+        for a in &mut self.tracked {
+            let place = a.kalman.xyxy();
+            for (b, other) in self.lost.iter_mut().zip(&places) {
+                if 1.0 - iou(&place, other) < DUPLICATE {
+                    let younger = if a.age() > b.age() { &mut *b } else { &mut *a };
+                    younger.state = State::Removed;
                 }
             }
         }
-        self.tracked.retain(|id| !drop_tracked.contains(id));
-        self.lost.retain(|id| !drop_lost.contains(id));
-    }
-
-    fn seen(&self) -> Vec<Seen> {
-        let seen = |id: &u32| {
-            let track = &self.tracks[id];
-            track.confirmed.then(|| Seen {
-                id: *id,
-                tlwh: track.kalman.tlwh(),
-                score: track.score,
-                detection: track.detection,
-            })
-        };
-        self.tracked.iter().filter_map(seen).collect()
+        self.tracked.retain(|t| t.state != State::Removed);
+        self.lost.retain(|t| t.state != State::Removed);
     }
 }
 
 impl Tracker for ByteTracker {
     fn update(&mut self, detections: &[Detection]) -> Vec<Seen> {
         self.frame += 1;
-        let strong = indices(detections, |score| score > self.params.track_thresh);
-        let weak = indices(detections, |score| FLOOR < score && score < self.params.track_thresh);
-        let (confirmed, unconfirmed): (Vec<u32>, Vec<u32>) =
-            self.tracked.iter().partition(|id| self.tracks[*id].confirmed);
-        let mut pool = confirmed;
-        join(&mut pool, &self.lost);
-        for id in &pool {
-            let Some(track) = self.tracks.get_mut(id) else { continue };
-            if track.state != State::Tracked {
-                track.kalman.rest_height();
-            }
-            track.kalman.predict();
-        }
-        let (mut activated, mut found) = (Vec::new(), Vec::new());
+        let frame = self.frame;
+        let ByteParams { track_thresh, match_thresh, mot20, .. } = self.params;
+        let strong = indices(detections, |score| score > track_thresh);
+        let weak = indices(detections, |score| FLOOR < score && score < track_thresh);
+        let (mut pool, unconfirmed): (Vec<&mut Track>, Vec<&mut Track>) =
+            self.tracked.iter_mut().partition(|t| t.confirmed);
+        pool.extend(&mut self.lost);
+        pool.iter_mut().for_each(|track| track.predict());
+        let associate = |tracks, candidates: &[usize], limit, weigh_scores| {
+            associate(tracks, detections, candidates, frame, limit, weigh_scores)
+        };
 
-        let first = self.associate(&pool, detections, &strong, self.params.match_thresh, !self.params.mot20);
-        self.take(&pool, detections, &strong, &first, &mut activated, &mut found);
-        let still: Vec<u32> = first
-            .rows
-            .iter()
-            .map(|&r| pool[r])
-            .filter(|id| self.tracks[id].state == State::Tracked)
-            .collect();
-        let second = self.associate(&still, detections, &weak, WEAK_LIMIT, false);
-        self.take(&still, detections, &weak, &second, &mut activated, &mut found);
-        let newly_lost: Vec<u32> = second.rows.iter().map(|&r| still[r]).collect();
-        self.mark(&newly_lost, State::Lost);
+        let (mut left, strong) = associate(pool, &strong, match_thresh, !mot20);
+        left.retain(|track| track.state == State::Tracked);
+        let (out_of_sight, _) = associate(left, &weak, WEAK_LIMIT, false);
+        out_of_sight.into_iter().for_each(|track| track.state = State::Lost);
+        let (never_confirmed, strong) = associate(unconfirmed, &strong, UNCONFIRMED_LIMIT, !mot20);
+        never_confirmed.into_iter().for_each(|track| track.state = State::Removed);
 
-        let left: Vec<usize> = first.columns.iter().map(|&c| strong[c]).collect();
-        let third = self.associate(&unconfirmed, detections, &left, UNCONFIRMED_LIMIT, !self.params.mot20);
-        self.take(&unconfirmed, detections, &left, &third, &mut activated, &mut found);
-        let mut removed: Vec<u32> = third.rows.iter().map(|&r| unconfirmed[r]).collect();
-        for &column in &third.columns {
-            activated.extend(self.begin(detections, left[column]));
-        }
-        let patience = (self.params.frame_rate / 30.0 * f64::from(self.params.track_buffer)) as u32;
-        removed.extend(self.lost.iter().filter(|id| {
-            let track = &self.tracks[*id];
-            // A lost track that was found again this frame has just been seen.
-            self.frame - track.frames[1] > patience
-        }));
-        self.mark(&removed, State::Removed);
-        self.settle(&activated, &found, &newly_lost, &removed);
-        self.seen()
+        let begun = strong.into_iter().filter_map(|i| self.begin(&detections[i], i)).collect();
+        self.settle(begun);
+        self.drop_duplicates();
+        self.tracked.iter().filter(|t| t.confirmed).map(Track::seen).collect()
     }
+}
+
+/// Gives the candidates among the detections to the tracks, at the least cost within the limit. Returns the tracks and the candidates left over.
+fn associate<'a>(
+    tracks: Vec<&'a mut Track>,
+    detections: &[Detection],
+    candidates: &[usize],
+    frame: u32,
+    limit: f64,
+    weigh_scores: bool,
+) -> (Vec<&'a mut Track>, Vec<usize>) {
+    let places: Vec<Xyxy> = tracks.iter().map(|t| t.kalman.xyxy()).collect();
+    let cost = |row: usize, column: usize| {
+        let Detection { xyxy, score } = &detections[candidates[column]];
+        let cost = 1.0 - iou(&places[row], xyxy);
+        if weigh_scores { 1.0 - (1.0 - cost) * score } else { cost }
+    };
+    let matching = match_within(tracks.len(), candidates.len(), limit, cost);
+    let mut left = Vec::new();
+    for (track, column) in tracks.into_iter().zip(matching.column_of) {
+        match column.map(|column| candidates[column]) {
+            Some(index) => track.take(&detections[index], index, frame),
+            None => left.push(track),
+        }
+    }
+    (left, matching.free_columns.into_iter().map(|column| candidates[column]).collect())
 }
 
 fn indices(detections: &[Detection], wanted: impl Fn(f64) -> bool) -> Vec<usize> {
     (0..detections.len()).filter(|&i| wanted(detections[i].score)).collect()
-}
-
-/// Appends what is not there yet.
-fn join(list: &mut Vec<u32>, more: &[u32]) {
-    let known: HashSet<u32> = list.iter().copied().collect();
-    list.extend(more.iter().filter(|id| !known.contains(id)));
 }
 
 #[cfg(test)]
@@ -334,6 +283,6 @@ mod tests {
             let x = f64::from(frame / 5 * 97 % 1000);
             tracker.update(&[Detection { xyxy: [x, 10.0, x + 30.0, 70.0], score: 0.9 }]);
         }
-        assert!(tracker.tracks.len() < 5 && tracker.removed.len() < 5);
+        assert!(tracker.tracked.len() < 5 && tracker.lost.len() < 5);
     }
 }

@@ -3,22 +3,24 @@
 //! Comes in: detections as JSON lines or MOTChallenge text. Goes out: tracks as JSON lines or MOTChallenge text; the endings of the file names
 //! decide. Progress goes to standard error.
 
+use std::collections::{HashMap, HashSet};
 use std::path::PathBuf;
 use std::time::Instant;
 
 use anyhow::{Result, bail, ensure};
 
 use super::byte::{ByteParams, ByteTracker};
-use super::detections::{self, ClipObjects};
+use super::detections::{self, ClipObjects, Object};
+use super::frames::Frames;
 use super::merge::merge;
 use super::metrics::{Scores, evaluate};
 use super::mot::{self, Labelled, presentable};
 use super::sort::{IouTracker, Sort, SortParams};
 use super::{Detection, Seen, Tracker};
-use crate::files::{distinct, write_jsonl};
+use crate::files::{distinct, write_atomic, write_jsonl};
 use crate::parts::Shard;
-use crate::queries::ClipTracks;
 use crate::queries::tracks::read_tracks;
+use crate::queries::{ClipTracks, TrackBox};
 
 /// Detections in, tracks out
 #[derive(Clone, Debug, clap::Args)]
@@ -96,29 +98,49 @@ impl TrackerArgs {
     }
 
     /// The tracks of a clip; `rate` counts before the clip's own.
-    pub fn clip(&self, clip: &ClipObjects, rate: Option<f64>) -> ClipTracks {
+    ///
+    /// # Errors
+    /// None; results are only handed through.
+    pub fn clip(&self, clip: &ClipObjects, rate: Option<f64>) -> Result<ClipTracks> {
         let rate = rate.or(clip.fps).unwrap_or(ByteParams::default().frame_rate);
-        let frames = clip.frames.iter().map(|f| f.iter().map(|o| o.detection()).collect());
-        merge(clip, &self.track(rate, &clip.cuts, frames), rate)
+        let mut all = Vec::new();
+        let each = |frame, seen| {
+            all.push((frame, seen));
+            Ok(())
+        };
+        self.track((rate, clip.every), &clip.cuts, &clip.frames, Object::detection, each)?;
+        Ok(merge(clip, &all.into_iter().collect(), rate))
     }
 
-    /// Tracks of frames 1, 2, …; at a cut everything is forgotten, so that no track crosses it.
-    fn track(&self, rate: f64, cuts: &[u32], frames: impl Iterator<Item = Vec<Detection>>) -> Vec<Vec<Seen>> {
+    /// Hands on what is seen in every frame that was looked at (1, 1 + every, …); at a cut everything is forgotten, so that no track crosses it.
+    fn track<T>(
+        &self,
+        (rate, every): (f64, u32),
+        cuts: &[u32],
+        frames: &Frames<T>,
+        detection: impl Fn(&T) -> Detection,
+        mut each: impl FnMut(u32, Seen) -> std::io::Result<()>,
+    ) -> std::io::Result<()> {
+        let rate = rate / f64::from(every);
         let mut tracker = self.tracker(rate);
         // Ids of an earlier shot are not used again.
         let (mut before, mut highest) = (0, 0);
-        let keep = |seen: &Seen| presentable(seen, self.min_box_area, self.aspect_ratio_thresh);
-        let mut shot = |frame: u32, detections: Vec<Detection>| {
-            if cuts.contains(&frame) {
+        let mut detections = Vec::new();
+        for (frame, items) in frames.iter().step_by(every as usize) {
+            if cuts.binary_search(&frame).is_ok() {
                 (tracker, before) = (self.tracker(rate), highest);
             }
-            let mut seen = tracker.update(&detections);
-            seen.iter_mut().for_each(|s| s.id += before);
-            highest = seen.iter().map(|s| s.id).fold(highest, u32::max);
-            seen.retain(keep);
-            seen
-        };
-        (1..).zip(frames).map(|(frame, detections)| shot(frame, detections)).collect()
+            detections.clear();
+            detections.extend(items.iter().map(&detection));
+            for seen in tracker.update(&detections) {
+                let seen = Seen { id: seen.id + before, ..seen };
+                highest = highest.max(seen.id);
+                if presentable(&seen, self.min_box_area, self.aspect_ratio_thresh) {
+                    each(frame, seen)?;
+                }
+            }
+        }
+        Ok(())
     }
 }
 
@@ -133,49 +155,14 @@ pub fn run(args: &TrackArgs) -> Result<()> {
         distinct(&[truth], &args.output)?;
     }
     args.tracker.check()?;
-    let given = args.frame_rate;
-    ensure!(
-        given.is_none_or(|rate| rate.is_finite() && rate > 0.0),
-        "--frame-rate {}: the rate must be above zero",
-        given.unwrap_or_default()
-    );
-    let usual = ByteParams::default().frame_rate;
-    let is_text = |path: &PathBuf| path.extension().is_some_and(|ending| ending == "txt");
+    if let Some(rate) = args.frame_rate {
+        ensure!(rate.is_finite() && rate > 0.0, "--frame-rate {rate}: the rate must be above zero");
+    }
+    let is_text = |path: &PathBuf| path.extension().is_some_and(|e| e.eq_ignore_ascii_case("txt"));
     let began = Instant::now();
     let (frames, ids) = match (is_text(&args.detections), is_text(&args.output)) {
-        (true, true) => {
-            ensure!(
-                args.truth.is_none(),
-                "--truth scores JSON lines; MOTChallenge text has evaluation kits of its own"
-            );
-            ensure!(args.shard.of == 1, "--shard parts JSON lines by clip; MOTChallenge text is one clip");
-            let seen = args.tracker.track(
-                given.unwrap_or(usual),
-                &[],
-                mot::read_detections(&args.detections)?.into_iter(),
-            );
-            mot::write_results(&args.output, &seen)?;
-            (seen.len(), count(&seen))
-        }
-        (false, false) => {
-            let clips = detections::read(&args.detections)?;
-            let clips = &clips[args.shard.range(clips.len())];
-            let tracks: Vec<_> = clips.iter().map(|clip| args.tracker.clip(clip, given)).collect();
-            write_jsonl(&args.output, &tracks)?;
-            if let Some(truth) = &args.truth {
-                let scores = score(&read_tracks(truth)?, &tracks);
-                ensure!(!scores.is_empty(), "{} holds none of the tracked clips", truth.display());
-                let mean = |f: fn(&Scores) -> f64| scores.iter().map(f).sum::<f64>() / scores.len() as f64;
-                eprintln!(
-                    "{} clips with truth: MOTA {:.3}, IDF1 {:.3}, HOTA {:.3}",
-                    scores.len(),
-                    mean(|s| s.mota),
-                    mean(|s| s.idf1),
-                    mean(|s| s.hota)
-                );
-            }
-            (clips.iter().map(|c| c.frames.len()).sum(), tracks.iter().map(|t| t.tracks.len()).sum())
-        }
+        (true, true) => text(args)?,
+        (false, false) => clips(args)?,
         _ => bail!(
             "--detections {} and --output {} must both be MOTChallenge text (.txt) or both JSON lines: text carries neither sizes nor names",
             args.detections.display(),
@@ -191,28 +178,63 @@ pub fn run(args: &TrackArgs) -> Result<()> {
     Ok(())
 }
 
+/// Text to text; returns the number of frames and of tracks.
+fn text(args: &TrackArgs) -> Result<(u64, usize)> {
+    ensure!(
+        args.truth.is_none(),
+        "--truth scores JSON lines; MOTChallenge text has evaluation kits of its own"
+    );
+    ensure!(args.shard.of == 1, "--shard parts JSON lines by clip; MOTChallenge text is one clip");
+    let rate = args.frame_rate.unwrap_or(ByteParams::default().frame_rate);
+    let frames = mot::read_detections(&args.detections)?;
+    let mut ids = HashSet::new();
+    write_atomic(&args.output, |out| {
+        let each = |frame, seen: Seen| {
+            ids.insert(seen.id);
+            mot::write_result(out, frame, &seen)
+        };
+        args.tracker.track((rate, 1), &[], &frames, |detection| *detection, each)
+    })?;
+    Ok((u64::from(frames.len()), ids.len()))
+}
+
+/// JSON lines to JSON lines; returns the number of frames and of tracks.
+fn clips(args: &TrackArgs) -> Result<(u64, usize)> {
+    let truth = args.truth.as_deref().map(read_tracks).transpose()?;
+    let clips = detections::read(&args.detections)?;
+    let clips = &clips[args.shard.range(clips.len())];
+    let tracks: Vec<ClipTracks> =
+        clips.iter().map(|clip| args.tracker.clip(clip, args.frame_rate)).collect::<Result<_>>()?;
+    write_jsonl(&args.output, &tracks)?;
+    if let Some(truth) = truth {
+        let scores = score(&truth, &tracks);
+        ensure!(!scores.is_empty(), "--truth holds none of the {} tracked clips", tracks.len());
+        let mean = |f: fn(&Scores) -> f64| scores.iter().map(f).sum::<f64>() / scores.len() as f64;
+        eprintln!(
+            "{} clips with truth: MOTA {:.3}, IDF1 {:.3}, HOTA {:.3}",
+            scores.len(),
+            mean(|s| s.mota),
+            mean(|s| s.idf1),
+            mean(|s| s.hota)
+        );
+    }
+    let frames = clips.iter().map(|c| u64::from(c.frames.len())).sum();
+    Ok((frames, tracks.iter().map(|t| t.tracks.len()).sum()))
+}
+
 /// Scores of every found clip that the truth knows, in their order.
 pub fn score(truth: &[ClipTracks], found: &[ClipTracks]) -> Vec<Scores> {
-    let known =
-        |f: &ClipTracks| Some(evaluate(&labelled(truth.iter().find(|t| t.video == f.video)?), &labelled(f)));
+    let truth: HashMap<&str, &ClipTracks> = truth.iter().map(|t| (t.video.as_str(), t)).collect();
+    let known = |f: &ClipTracks| Some(evaluate(&labelled(truth.get(f.video.as_str())?), &labelled(f)));
     found.iter().filter_map(known).collect()
 }
 
 /// Boxes by frame.
-fn labelled(clip: &ClipTracks) -> Vec<Vec<Labelled>> {
-    let mut frames = vec![Vec::new(); clip.frames as usize];
-    for track in &clip.tracks {
-        for b in &track.boxes {
-            let [x1, y1, x2, y2] = b.xyxy.map(f64::from);
-            let label = Labelled { id: track.id, tlwh: [x1, y1, x2 - x1, y2 - y1], score: 1.0 };
-            if let Some(frame) = (b.frame as usize).checked_sub(1).and_then(|at| frames.get_mut(at)) {
-                frame.push(label);
-            }
-        }
-    }
-    frames
-}
-
-fn count(seen: &[Vec<Seen>]) -> usize {
-    seen.iter().flatten().map(|s| s.id).collect::<std::collections::BTreeSet<_>>().len()
+fn labelled(clip: &ClipTracks) -> Frames<Labelled> {
+    let boxes = clip.tracks.iter().flat_map(|track| track.boxes.iter().map(move |b| (track.id, b)));
+    let label = |(id, b): (u32, &TrackBox)| {
+        let [x1, y1, x2, y2] = b.xyxy.map(f64::from);
+        (b.frame, Labelled { id, tlwh: [x1, y1, x2 - x1, y2 - y1], score: 1.0 })
+    };
+    boxes.map(label).collect()
 }

@@ -2,7 +2,8 @@
 //!
 //! Comes in: measured boxes. Goes out: filtered and predicted ones. Constant velocity, one step a frame, f64, with the noise of
 //! ByteTrack's filter (reference.md §3.2). All its matrices are diagonal in the four quantities, so that the filter falls apart into four
-//! of two states (value, velocity) each: the same numbers without a matrix. Nothing is associated here.
+//! of two states (value, velocity) each: the same numbers without a matrix. SORT's filter is made of the same [`Axis`]. Nothing is
+//! associated here.
 
 use super::assign::Xyxy;
 
@@ -16,11 +17,42 @@ pub type Measurement = [f64; 4];
 
 /// Mean and covariance of one quantity and its velocity.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
-struct Axis {
-    value: f64,
-    velocity: f64,
+pub struct Axis {
+    /// Believed value.
+    pub value: f64,
+    /// Believed change in a frame.
+    pub velocity: f64,
     /// Variance of the value, covariance, variance of the velocity.
     covariance: [f64; 3],
+}
+
+impl Axis {
+    /// A first measurement, at rest, with the variances of value and velocity.
+    pub fn new(value: f64, variances: [f64; 2]) -> Self {
+        Self { value, velocity: 0.0, covariance: [variances[0], 0.0, variances[1]] }
+    }
+
+    /// One frame on, with the variances that the step adds to value and velocity.
+    pub fn predict(&mut self, noise: [f64; 2]) {
+        let [value, both, speed] = self.covariance;
+        self.value += self.velocity;
+        self.covariance = [value + 2.0 * both + speed + noise[0], both + speed, speed + noise[1]];
+    }
+
+    /// Takes in a measurement of this variance.
+    pub fn update(&mut self, measured: f64, variance: f64) {
+        let [value, both, speed] = self.covariance;
+        let expected = value + variance;
+        let gain = [value / expected, both / expected];
+        let surprise = measured - self.value;
+        self.value += gain[0] * surprise;
+        self.velocity += gain[1] * surprise;
+        self.covariance = [
+            value - gain[0] * expected * gain[0],
+            both - gain[0] * expected * gain[1],
+            speed - gain[1] * expected * gain[1],
+        ];
+    }
 }
 
 /// What is believed of a box.
@@ -29,9 +61,10 @@ pub struct Kalman {
     axes: [Axis; 4],
 }
 
-/// The four deviations of one kind: proportional to the height but for the aspect's.
-fn deviations(height: f64, share: f64, aspect: f64) -> [f64; 4] {
-    [share * height, share * height, aspect, share * height]
+/// The four variances of one kind, from deviations that are shares of the height but for the aspect's.
+fn variances(height: f64, share: f64, aspect: f64) -> [f64; 4] {
+    let (size, aspect) = ((share * height) * (share * height), aspect * aspect);
+    [size, size, aspect, size]
 }
 
 /// A box as it is measured.
@@ -44,46 +77,25 @@ pub fn measured(xyxy: &Xyxy) -> Measurement {
 impl Kalman {
     /// From a first measurement, at rest.
     pub fn new(z: Measurement) -> Self {
-        let (position, velocity) =
-            (deviations(z[3], 2.0 * POSITION, 1e-2), deviations(z[3], 10.0 * VELOCITY, 1e-5));
-        let axis = |i: usize| Axis {
-            value: z[i],
-            velocity: 0.0,
-            covariance: [position[i] * position[i], 0.0, velocity[i] * velocity[i]],
-        };
-        Self { axes: std::array::from_fn(axis) }
+        let position = variances(z[3], 2.0 * POSITION, 1e-2);
+        let velocity = variances(z[3], 10.0 * VELOCITY, 1e-5);
+        Self { axes: std::array::from_fn(|i| Axis::new(z[i], [position[i], velocity[i]])) }
     }
 
     /// One frame on. The process noise is that of the height before the step.
     pub fn predict(&mut self) {
         let height = self.axes[3].value;
-        let (position, velocity) = (deviations(height, POSITION, 1e-2), deviations(height, VELOCITY, 1e-5));
+        let (position, velocity) = (variances(height, POSITION, 1e-2), variances(height, VELOCITY, 1e-5));
         for (i, axis) in self.axes.iter_mut().enumerate() {
-            let [value, both, speed] = axis.covariance;
-            axis.value += axis.velocity;
-            axis.covariance = [
-                value + 2.0 * both + speed + position[i] * position[i],
-                both + speed,
-                speed + velocity[i] * velocity[i],
-            ];
+            axis.predict([position[i], velocity[i]]);
         }
     }
 
     /// Takes in a measurement.
     pub fn update(&mut self, z: Measurement) {
-        let noise = deviations(self.axes[3].value, POSITION, 1e-1);
+        let noise = variances(self.axes[3].value, POSITION, 1e-1);
         for (i, axis) in self.axes.iter_mut().enumerate() {
-            let [value, both, speed] = axis.covariance;
-            let expected = value + noise[i] * noise[i];
-            let gain = [value / expected, both / expected];
-            let surprise = z[i] - axis.value;
-            axis.value += gain[0] * surprise;
-            axis.velocity += gain[1] * surprise;
-            axis.covariance = [
-                value - gain[0] * expected * gain[0],
-                both - gain[0] * expected * gain[1],
-                speed - gain[1] * expected * gain[1],
-            ];
+            axis.update(z[i], noise[i]);
         }
     }
 

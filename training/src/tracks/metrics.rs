@@ -3,11 +3,13 @@
 //! Comes in: true and found boxes with their ids, frame by frame. Goes out: [`Scores`]. Overlap is plain IoU here (no pixel added), as
 //! in the evaluation kits; true boxes marked 0 are left out before. Which files, and averages over clips, are the caller's.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 
 use lsap::solve;
 use serde::Serialize;
 
+use super::assign::{Pair, match_pairs};
+use super::frames::Frames;
 use super::mot::Labelled;
 
 /// Overlap from which a true and a found box may be the same.
@@ -102,12 +104,12 @@ impl Ids {
 }
 
 impl Clip {
-    fn new(truth: &[Vec<Labelled>], found: &[Vec<Labelled>]) -> Self {
+    fn new(truth: &Frames<Labelled>, found: &Frames<Labelled>) -> Self {
         let (mut true_ids, mut found_ids) = (Ids::default(), Ids::default());
-        let frames = (0..truth.len().max(found.len())).map(|i| {
-            let counted = |list: &[Vec<Labelled>]| list.get(i).cloned().unwrap_or_default();
-            let truth: Vec<Labelled> = counted(truth).into_iter().filter(|t| t.score != 0.0).collect();
-            let found = counted(found);
+        let numbers: BTreeSet<u32> = truth.items().chain(found.items()).map(|(number, _)| number).collect();
+        let frames = numbers.into_iter().map(|number| {
+            let truth: Vec<Labelled> = truth.at(number).iter().filter(|t| t.score != 0.0).copied().collect();
+            let found = found.at(number);
             let overlaps =
                 truth.iter().flat_map(|t| found.iter().map(|f| overlap(&t.tlwh, &f.tlwh))).collect();
             Frame {
@@ -130,7 +132,7 @@ impl Clip {
 }
 
 /// Scores of one clip.
-pub fn evaluate(truth: &[Vec<Labelled>], found: &[Vec<Labelled>]) -> Scores {
+pub fn evaluate(truth: &Frames<Labelled>, found: &Frames<Labelled>) -> Scores {
     let clip = Clip::new(truth, found);
     let mut scores =
         Scores { true_boxes: clip.true_boxes(), found_boxes: clip.found_boxes(), ..Scores::default() };
@@ -140,12 +142,13 @@ pub fn evaluate(truth: &[Vec<Labelled>], found: &[Vec<Labelled>]) -> Scores {
     scores
 }
 
-/// CLEAR-MOT at an overlap of 0.5; what was matched in the frame before stays matched where it can.
+/// CLEAR-MOT at an overlap of 0.5; what was matched in the frame before stays matched where it can. Frames without true or without found boxes do
+/// not count as a frame before.
 fn clear(clip: &Clip, scores: &mut Scores) {
     let mut last: Vec<Option<usize>> = vec![None; clip.truth.len()];
     let mut before: Vec<Option<usize>> = vec![None; clip.truth.len()];
     let (mut matched, mut sum) = (0, 0.0);
-    for frame in &clip.frames {
+    for frame in clip.frames.iter().filter(|f| !f.truth.is_empty() && !f.found.is_empty()) {
         let worth = |row: usize, column: usize| {
             let same = before[frame.truth[row]] == Some(frame.found[column]);
             let overlap = frame.at(row, column);
@@ -170,65 +173,63 @@ fn clear(clip: &Clip, scores: &mut Scores) {
 
 /// F1 of the boxes whose id is right under the one-to-one assignment of ids that makes most of them right.
 fn identity(clip: &Clip) -> f64 {
-    let (rows, columns) = (clip.truth.len(), clip.found.len());
-    let total = clip.true_boxes() + clip.found_boxes();
-    if rows == 0 || columns == 0 {
-        return 0.0;
-    }
-    let mut together = vec![0.0; rows * columns];
+    let mut together: BTreeMap<(usize, usize), usize> = BTreeMap::new();
     for frame in &clip.frames {
-        for (row, object) in frame.truth.iter().enumerate() {
-            for (column, id) in frame.found.iter().enumerate() {
-                together[object * columns + id] += f64::from(u8::from(frame.at(row, column) >= SAME));
+        for (row, &object) in frame.truth.iter().enumerate() {
+            for (column, &id) in frame.found.iter().enumerate() {
+                if frame.at(row, column) >= SAME {
+                    *together.entry((object, id)).or_default() += 1;
+                }
             }
         }
     }
-    let (objects, ids) = solve(rows, columns, &together, true).unwrap_or_default();
-    let right: f64 = objects.into_iter().zip(ids).map(|(object, id)| together[object * columns + id]).sum();
-    2.0 * right / total as f64
+    let pairs = together.iter().map(|(&(row, column), &count)| Pair { row, column, cost: -(count as f64) });
+    let matching = match_pairs(clip.truth.len(), clip.found.len(), 0.0, pairs.collect());
+    let taken = matching.column_of.iter().enumerate().filter_map(|(object, id)| Some((object, (*id)?)));
+    let right: usize = taken.filter_map(|pair| together.get(&pair)).sum();
+    2.0 * right as f64 / (clip.true_boxes() + clip.found_boxes()).max(1) as f64
 }
 
 /// HOTA at overlaps 0.05, 0.10, …, 0.95.
 fn hota(clip: &Clip, scores: &mut Scores) {
     const LEVELS: usize = 19;
-    let (rows, columns) = (clip.truth.len(), clip.found.len());
-    let mut shared = vec![0.0; rows * columns];
+    let mut shared: BTreeMap<(usize, usize), f64> = BTreeMap::new();
     for frame in &clip.frames {
         let by_row: Vec<f64> =
             (0..frame.truth.len()).map(|r| (0..frame.found.len()).map(|c| frame.at(r, c)).sum()).collect();
         let by_column: Vec<f64> =
             (0..frame.found.len()).map(|c| (0..frame.truth.len()).map(|r| frame.at(r, c)).sum()).collect();
-        for (r, object) in frame.truth.iter().enumerate() {
-            for (c, id) in frame.found.iter().enumerate() {
+        for (r, &object) in frame.truth.iter().enumerate() {
+            for (c, &id) in frame.found.iter().enumerate() {
                 let union = by_row[r] + by_column[c] - frame.at(r, c);
-                if union > EPSILON {
-                    shared[object * columns + id] += frame.at(r, c) / union;
+                if frame.at(r, c) > 0.0 && union > EPSILON {
+                    *shared.entry((object, id)).or_default() += frame.at(r, c) / union;
                 }
             }
         }
     }
     let alignment = |object: usize, id: usize| {
-        let both = shared[object * columns + id];
+        let both = shared.get(&(object, id)).copied().unwrap_or(0.0);
         both / (clip.truth[object] as f64 + clip.found[id] as f64 - both)
     };
-    let mut matches = vec![vec![0usize; rows * columns]; LEVELS];
+    let mut matches: BTreeMap<(usize, usize), [usize; LEVELS]> = BTreeMap::new();
     for frame in &clip.frames {
         let pairs = frame.best(|r, c| alignment(frame.truth[r], frame.found[c]) * frame.at(r, c));
         for (r, c) in pairs {
+            let levels = matches.entry((frame.truth[r], frame.found[c])).or_default();
             let reached = (0..LEVELS).filter(|l| frame.at(r, c) >= 0.05 * (l + 1) as f64 - EPSILON);
-            reached.for_each(|level| matches[level][frame.truth[r] * columns + frame.found[c]] += 1);
+            reached.for_each(|level| levels[level] += 1);
         }
     }
     let boxes = scores.true_boxes + scores.found_boxes;
-    for level in &matches {
-        let right: usize = level.iter().sum();
+    for level in 0..LEVELS {
+        let right: usize = matches.values().map(|levels| levels[level]).sum();
         let detection = right as f64 / (boxes - right).max(1) as f64;
-        let associated: f64 = (0..rows * columns)
-            .filter(|&i| level[i] > 0)
-            .map(|i| {
-                let both = level[i] as f64;
-                both * both
-                    / (clip.truth[i / columns] as f64 + clip.found[i % columns] as f64 - both).max(1.0)
+        let associated: f64 = matches
+            .iter()
+            .map(|(&(object, id), levels)| {
+                let both = levels[level] as f64;
+                both * both / (clip.truth[object] as f64 + clip.found[id] as f64 - both).max(1.0)
             })
             .sum();
         let association = associated / right.max(1) as f64;
@@ -242,10 +243,9 @@ fn hota(clip: &Clip, scores: &mut Scores) {
 mod tests {
     use super::*;
 
-    fn walk(id: u32, x: f64) -> Vec<Vec<Labelled>> {
-        (0..10)
-            .map(|t| vec![Labelled { id, tlwh: [x + f64::from(t), 0.0, 10.0, 10.0], score: 1.0 }])
-            .collect()
+    fn walk(id: impl Fn(u32) -> u32) -> Frames<Labelled> {
+        let labelled = |t: u32| Labelled { id: id(t), tlwh: [f64::from(t), 0.0, 10.0, 10.0], score: 1.0 };
+        (1..=10).map(|t| (t, labelled(t))).collect()
     }
 
     /// Scores of TrackEval and motmetrics on clips with mistakes of every kind (tests/golden/mot_metrics.py).
@@ -256,11 +256,13 @@ mod tests {
         let clips = golden["clips"].as_array().unwrap();
         assert_eq!(clips.len(), 4);
         for clip in clips {
-            let frames = |key: &str| -> Vec<Vec<Labelled>> {
+            let frames = |key: &str| -> Frames<Labelled> {
                 let rows: Vec<Vec<[f64; 5]>> = serde_json::from_value(clip[key].clone()).unwrap();
                 let labelled =
                     |&[id, x, y, w, h]: &[f64; 5]| Labelled { id: id as u32, tlwh: [x, y, w, h], score: 1.0 };
-                rows.iter().map(|row| row.iter().map(labelled).collect()).collect()
+                let numbered =
+                    (1..).zip(&rows).flat_map(|(n, row)| row.iter().map(move |r| (n, labelled(r))));
+                numbered.collect()
             };
             let scores = evaluate(&frames("truth"), &frames("found"));
             let wanted = &clip["scores"];
@@ -283,21 +285,20 @@ mod tests {
 
     #[test]
     fn a_perfect_result_scores_one_and_an_empty_one_nothing() {
-        let truth = walk(4, 0.0);
-        let perfect = evaluate(&truth, &walk(9, 0.0));
+        let truth = walk(|_| 4);
+        let perfect = evaluate(&truth, &walk(|_| 9));
         for score in [perfect.mota, perfect.motp, perfect.idf1, perfect.hota, perfect.det_a, perfect.ass_a] {
             assert!((score - 1.0).abs() < 1e-12, "{perfect:?}");
         }
-        let empty = evaluate(&truth, &[]);
+        let empty = evaluate(&truth, &Frames::from_iter([]));
         assert_eq!((empty.mota, empty.idf1, empty.hota, empty.misses), (0.0, 0.0, 0.0, 10));
+        let nothing = evaluate(&Frames::from_iter([]), &Frames::from_iter([]));
+        assert_eq!((nothing.idf1, nothing.hota), (0.0, 0.0));
     }
 
     #[test]
     fn a_switch_costs_one_in_mota_and_half_in_identity() {
-        let truth = walk(1, 0.0);
-        let mut found = walk(1, 0.0);
-        found[5..].iter_mut().flatten().for_each(|box_| box_.id = 2);
-        let scores = evaluate(&truth, &found);
+        let scores = evaluate(&walk(|_| 1), &walk(|t| if t > 5 { 2 } else { 1 }));
         assert_eq!(scores.switches, 1);
         assert!((scores.mota - 0.9).abs() < 1e-12 && (scores.idf1 - 0.5).abs() < 1e-12);
         assert!((scores.ass_a - 0.5).abs() < 1e-12 && (scores.det_a - 1.0).abs() < 1e-12);
@@ -305,9 +306,9 @@ mod tests {
 
     #[test]
     fn true_boxes_marked_zero_do_not_count() {
-        let mut truth = walk(1, 0.0);
-        truth[0][0].score = 0.0;
-        let scores = evaluate(&truth, &walk(1, 0.0));
+        let mut truth: Vec<(u32, Labelled)> = walk(|_| 1).items().map(|(n, label)| (n, *label)).collect();
+        truth[0].1.score = 0.0;
+        let scores = evaluate(&truth.into_iter().collect(), &walk(|_| 1));
         assert_eq!((scores.true_boxes, scores.false_boxes, scores.misses), (9, 1, 0));
     }
 }

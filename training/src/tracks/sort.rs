@@ -1,11 +1,12 @@
 //! The plain alternatives: SORT (Bewley et al., 2016) and the IoU tracker (Bochinski et al., 2017).
 //!
-//! Comes in: detections, frame by frame. Goes out: the tracks seen in that frame. SORT predicts with the filter of [`super::kalman`] and matches
-//! once; the IoU tracker predicts nothing and extends each track by its best overlap. Both forget a track soon: what they miss is
-//! what ByteTrack is for.
+//! Comes in: detections, frame by frame. Goes out: the tracks seen in that frame, by id. SORT predicts with a filter of its own and matches once; its
+//! boxes and their tracks are the original's, a threshold on scores is added. Tracks that begin in the same frame are numbered in the order of
+//! their detections; the original leaves that to its solver. The IoU tracker predicts nothing and extends each track by its best
+//! overlap. Both forget a track soon: what they miss is what ByteTrack is for.
 
-use super::assign::{Costs, Xyxy, iou, match_within};
-use super::kalman::{Kalman, measured};
+use super::assign::{Xyxy, iou, match_within};
+use super::kalman::Axis;
 use super::{Detection, Seen, Tracker};
 
 /// Thresholds of SORT; the defaults are the original's.
@@ -27,10 +28,70 @@ impl Default for SortParams {
     }
 }
 
+/// Intersection over union without the added pixel.
+fn overlap(a: &Xyxy, b: &Xyxy) -> f64 {
+    let width = a[2].min(b[2]) - a[0].max(b[0]);
+    let height = a[3].min(b[3]) - a[1].max(b[1]);
+    if width <= 0.0 || height <= 0.0 {
+        return 0.0;
+    }
+    let area = |c: &Xyxy| (c[2] - c[0]) * (c[3] - c[1]);
+    let both = width * height;
+    both / (area(a) + area(b) - both)
+}
+
+/// SORT's filter: centre x, centre y, area, w/h. The last is believed not to change; noise is the same for large and for small boxes.
+#[derive(Clone, Copy, Debug)]
+struct AreaFilter {
+    axes: [Axis; 4],
+}
+
+impl AreaFilter {
+    fn measured(xyxy: &Xyxy) -> [f64; 4] {
+        let [left, top, right, bottom] = *xyxy;
+        let (width, height) = (right - left, bottom - top);
+        [left + width / 2.0, top + height / 2.0, width * height, width / height]
+    }
+
+    fn new(xyxy: &Xyxy) -> Self {
+        let z = Self::measured(xyxy);
+        let velocity = [1e4, 1e4, 1e4, 0.0];
+        Self { axes: std::array::from_fn(|i| Axis::new(z[i], [10.0, velocity[i]])) }
+    }
+
+    fn predict(&mut self) {
+        const NOISE: [[f64; 2]; 4] = [[1.0, 0.01], [1.0, 0.01], [1.0, 0.0001], [1.0, 0.0]];
+        let area = &mut self.axes[2];
+        if area.value + area.velocity <= 0.0 {
+            area.velocity = 0.0;
+        }
+        self.axes.iter_mut().zip(NOISE).for_each(|(axis, noise)| axis.predict(noise));
+    }
+
+    fn update(&mut self, xyxy: &Xyxy) {
+        const VARIANCES: [f64; 4] = [1.0, 1.0, 10.0, 10.0];
+        for ((axis, z), variance) in self.axes.iter_mut().zip(Self::measured(xyxy)).zip(VARIANCES) {
+            axis.update(z, variance);
+        }
+    }
+
+    fn tlwh(&self) -> [f64; 4] {
+        let [x, y, area, aspect] = self.axes.map(|axis| axis.value);
+        let width = (area * aspect).sqrt();
+        let height = area / width;
+        [x - width / 2.0, y - height / 2.0, width, height]
+    }
+
+    fn xyxy(&self) -> Xyxy {
+        let [left, top, width, height] = self.tlwh();
+        [left, top, left + width, top + height]
+    }
+}
+
 #[derive(Clone, Debug)]
 struct Predicted {
     id: u32,
-    kalman: Kalman,
+    filter: AreaFilter,
     streak: u32,
     unseen: u32,
     score: f64,
@@ -51,38 +112,52 @@ impl Sort {
     pub fn new(params: SortParams) -> Self {
         Self { params, frame: 0, next_id: 1, tracks: Vec::new() }
     }
+
+    /// The detection of every track that has one. Where each overlaps enough with one other at most, that settles it; otherwise the largest sum of
+    /// overlaps does, and what then overlaps too little is parted again.
+    fn associate(&self, boxes: &[Xyxy]) -> Vec<Option<usize>> {
+        let min_iou = self.params.min_iou;
+        let places: Vec<Xyxy> = self.tracks.iter().map(|t| t.filter.xyxy()).collect();
+        let enough = |place: &Xyxy, other: &Xyxy| overlap(place, other) > min_iou;
+        let partners = |place| boxes.iter().filter(|other| enough(place, other)).count();
+        let suitors = |other| places.iter().filter(|place| enough(place, other)).count();
+        let clear = places.iter().all(|place| partners(place) <= 1) && boxes.iter().all(|b| suitors(b) <= 1);
+        if clear && places.iter().any(|place| partners(place) == 1) {
+            return places.iter().map(|place| boxes.iter().position(|b| enough(place, b))).collect();
+        }
+        // Any overlap at all counts here.
+        let cost = |row: usize, column: usize| 1.0 - overlap(&places[row], &boxes[column]);
+        let mut matching = match_within(places.len(), boxes.len(), 1.0 - f64::EPSILON, cost).column_of;
+        for (place, column) in places.iter().zip(&mut matching) {
+            *column = column.filter(|&column| overlap(place, &boxes[column]) >= min_iou);
+        }
+        matching
+    }
 }
 
 impl Tracker for Sort {
     fn update(&mut self, detections: &[Detection]) -> Vec<Seen> {
         self.frame += 1;
         for track in &mut self.tracks {
-            track.kalman.predict();
+            track.filter.predict();
             track.streak = if track.unseen > 0 { 0 } else { track.streak };
             track.unseen += 1;
         }
         let strong: Vec<usize> =
             (0..detections.len()).filter(|&i| detections[i].score > self.params.min_score).collect();
-        let boxes: Vec<Xyxy> = self.tracks.iter().map(|t| t.kalman.xyxy()).collect();
-        let cost = |row: usize, column: usize| 1.0 - iou(&boxes[row], &detections[strong[column]].xyxy);
-        let matching = match_within(&Costs::new(boxes.len(), strong.len(), cost), 1.0 - self.params.min_iou);
-        for &(row, column) in &matching.pairs {
-            let (track, index) = (&mut self.tracks[row], strong[column]);
-            track.kalman.update(measured(&detections[index].xyxy));
+        let boxes: Vec<Xyxy> = strong.iter().map(|&i| detections[i].xyxy).collect();
+        let mut free = vec![true; boxes.len()];
+        let matching = self.associate(&boxes);
+        for (track, column) in self.tracks.iter_mut().zip(matching) {
+            let Some(column) = column else { continue };
+            free[column] = false;
+            track.filter.update(&boxes[column]);
             (track.unseen, track.streak) = (0, track.streak + 1);
-            (track.score, track.detection) = (detections[index].score, index);
+            (track.score, track.detection) = (detections[strong[column]].score, strong[column]);
         }
-        for index in matching.columns.iter().map(|&column| strong[column]) {
-            let kalman = Kalman::new(measured(&detections[index].xyxy));
-            let score = detections[index].score;
-            self.tracks.push(Predicted {
-                id: self.next_id,
-                kalman,
-                streak: 0,
-                unseen: 0,
-                score,
-                detection: index,
-            });
+        for (column, &detection) in strong.iter().enumerate().filter(|(column, _)| free[*column]) {
+            let (filter, score) = (AreaFilter::new(&boxes[column]), detections[detection].score);
+            self.tracks.push(Predicted { id: self.next_id, filter, streak: 0, unseen: 0, score, detection });
             self.next_id += 1;
         }
         let Self { params, frame, tracks, .. } = self;
@@ -91,7 +166,7 @@ impl Tracker for Sort {
             track.unseen == 0 && (track.streak >= params.min_hits || *frame <= params.min_hits)
         };
         let seen =
-            |t: &Predicted| Seen { id: t.id, tlwh: t.kalman.tlwh(), score: t.score, detection: t.detection };
+            |t: &Predicted| Seen { id: t.id, tlwh: t.filter.tlwh(), score: t.score, detection: t.detection };
         tracks.iter().filter(shown).map(seen).collect()
     }
 }
@@ -141,6 +216,54 @@ impl Tracker for IouTracker {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use serde::Deserialize;
+
+    #[derive(Deserialize)]
+    struct Golden {
+        scenarios: Vec<Scenario>,
+    }
+
+    #[derive(Deserialize)]
+    struct Scenario {
+        name: String,
+        params: Params,
+        frames: Vec<Vec<[f64; 5]>>,
+        /// Id and box.
+        expected: Vec<Vec<(u32, f64, f64, f64, f64)>>,
+    }
+
+    #[derive(Deserialize)]
+    struct Params {
+        max_age: u32,
+        min_hits: u32,
+        iou_threshold: f64,
+    }
+
+    /// Ids and boxes of the original in crowds (tests/golden/sort.py).
+    #[test]
+    fn crowds_are_tracked_as_by_the_original() {
+        let text = include_str!("../../../tests/golden/sort_golden.json");
+        let scenarios = serde_json::from_str::<Golden>(text).unwrap().scenarios;
+        assert_eq!(scenarios.len(), 3);
+        for Scenario { name, params, frames, expected } in scenarios {
+            let Params { max_age, min_hits, iou_threshold: min_iou } = params;
+            let mut sort = Sort::new(SortParams { max_age, min_hits, min_iou, min_score: 0.0 });
+            for (frame, (detections, expected)) in frames.iter().zip(&expected).enumerate() {
+                let detections: Vec<Detection> = detections
+                    .iter()
+                    .map(|&[x1, y1, x2, y2, score]| Detection { xyxy: [x1, y1, x2, y2], score })
+                    .collect();
+                let seen = sort.update(&detections);
+                assert_eq!(seen.len(), expected.len(), "{name}, frame {frame}");
+                for (ours, &(id, x1, y1, x2, y2)) in seen.iter().zip(expected) {
+                    assert_eq!(ours.id, id, "{name}, frame {frame}");
+                    let [x, y, w, h] = ours.tlwh;
+                    let apart = [x - x1, y - y1, x + w - x2, y + h - y2].map(f64::abs);
+                    assert!(apart.into_iter().fold(0.0, f64::max) < 1e-6, "{name}, frame {frame}: {ours:?}");
+                }
+            }
+        }
+    }
 
     fn at(x: f64) -> Detection {
         Detection { xyxy: [x, 10.0, x + 20.0, 40.0], score: 0.9 }
