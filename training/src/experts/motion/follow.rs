@@ -174,7 +174,7 @@ impl Follower {
 
     /// Several things that share parts: each is looked for by its look, and takes a part that no other one claims.
     fn together(&mut self, still: &Still, things: Vec<Thing>, parts: &[&Blob], now: &mut Vec<(Thing, f32)>) {
-        let places: Vec<(Xyxy, f32)> = things.iter().map(|t| find(still, t, parts)).collect();
+        let places = places(still, &things, parts);
         let claim = |blob: &Blob, place: &(Xyxy, f32)| {
             if place.1 < HIDDEN { 0.0 } else { within(blob.part, place.0) / blob.area }
         };
@@ -213,9 +213,10 @@ impl Follower {
     fn settle(&mut self, mut now: Vec<(Thing, f32)>) -> Vec<Sighting> {
         now.sort_by_key(|t| t.0.id);
         for index in 0..now.len() {
-            let (xyxy, age) = (now[index].0.xyxy, now[index].0.age);
+            let (xyxy, age, colour) = (now[index].0.xyxy, now[index].0.age, now[index].0.look.colour());
             let on_top = now.iter().enumerate().any(|(other, t)| {
-                other != index && (t.0.age, index) > (age, other) && overlap(t.0.xyxy, xyxy) > DOUBLED
+                let older = other != index && (t.0.age, index) > (age, other);
+                older && overlap(t.0.xyxy, xyxy) > DOUBLED && t.0.look.colour() == colour
             });
             now[index].0.doubled = if on_top { now[index].0.doubled + 1 } else { 0 };
         }
@@ -293,20 +294,35 @@ fn look(still: &Still, parts: &[&Blob], xyxy: Xyxy) -> Template {
     Template::learn(&still.picture, &parts, [xyxy[0] as i32, xyxy[1] as i32])
 }
 
-/// Where a thing's look is found among some parts, and how much of it.
-fn find(still: &Still, thing: &Thing, parts: &[&Blob]) -> (Xyxy, f32) {
-    let width = still.picture.width;
+/// Where the looks of things are found among parts that they share, and how much of each. What fits best is given its pixels first: a thing that lies behind another one, or
+/// that is the other one, is left with little.
+fn places(still: &Still, things: &[Thing], parts: &[&Blob]) -> Vec<(Xyxy, f32)> {
+    let mut open = vec![false; still.picture.pixels()];
+    for blob in parts {
+        blob.part.pixels(still.picture.width).for_each(|p| open[p] = true);
+    }
+    let found: Vec<([i32; 2], f32)> = things.iter().map(|t| find(still, t, &open)).collect();
+    let mut places: Vec<(Xyxy, f32)> = things.iter().map(|t| (t.xyxy, 0.0)).collect();
+    let mut order: Vec<usize> = (0..things.len()).collect();
+    order.sort_by(|a, b| found[*b].1.total_cmp(&found[*a].1).then(things[*a].id.cmp(&things[*b].id)));
+    for index in order {
+        let (thing, corner) = (&things[index], found[index].0);
+        if found[index].1 >= HIDDEN {
+            let seen = thing.look.claim(&still.picture, &mut open, corner);
+            let shift = [corner[0] as f32 - thing.xyxy[0], corner[1] as f32 - thing.xyxy[1]];
+            places[index] = (if seen >= HIDDEN { moved(thing.xyxy, shift) } else { thing.xyxy }, seen);
+        }
+    }
+    places
+}
+
+/// The corner where a thing's look is found among open pixels, and how much of it.
+fn find(still: &Still, thing: &Thing, open: &[bool]) -> ([i32; 2], f32) {
     let [x1, y1, _, _] = thing.xyxy;
     let corner = [x1.round() as i32, y1.round() as i32];
     let speed = thing.velocity[0].hypot(thing.velocity[1]);
     let reach = (3.0 + 0.5 * speed + 2.0 * thing.lost as f32).min(10.0) as i32;
-    let mut open = vec![false; still.picture.pixels()];
-    for blob in parts {
-        blob.part.pixels(width).for_each(|p| open[p] = true);
-    }
-    let (found, share) = thing.look.find(&still.picture, |p| open[p], corner, reach);
-    let shift = [found[0] as f32 - x1, found[1] as f32 - y1];
-    (if share >= HIDDEN { moved(thing.xyxy, shift) } else { thing.xyxy }, share)
+    thing.look.find(&still.picture, |p| open[p], corner, reach)
 }
 
 /// Pixels of a part inside a box.

@@ -50,6 +50,7 @@ pub fn correct(scene: &mut Scene, pictures: &[Picture]) {
             break;
         }
         let mut open = grow(&wrong, width, height, RIM);
+        let before = scene.picture.clone();
         for (pixel, (sum, count)) in votes.shown.iter().enumerate() {
             if wrong[pixel] != 0 && *count > 1 {
                 scene.picture.set(pixel, sum.map(|s| ((s + count / 2) / count) as u8));
@@ -57,6 +58,13 @@ pub fn correct(scene: &mut Scene, pictures: &[Picture]) {
             }
         }
         fill(&mut scene.picture, &open);
+        // What was only enclosed, and looks like what is around, is a hole.
+        let filled = (0..pixels).filter(|p| open[*p] != 0 && votes.wrong[*p] < LEAST_VOTES);
+        for p in filled {
+            if difference(scene.picture.at(p), before.at(p)) <= 2 * scene.threshold {
+                scene.picture.set(p, before.at(p));
+            }
+        }
     }
 }
 

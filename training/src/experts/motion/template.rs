@@ -19,6 +19,8 @@ const STEP_COST: f32 = 0.004;
 pub struct Template {
     /// Places relative to the left upper corner, with their colours.
     points: Vec<([i32; 2], [u8; 3])>,
+    /// Pixels between neighbouring points, about.
+    pitch: i32,
 }
 
 impl Template {
@@ -29,7 +31,8 @@ impl Template {
         let step = (area / MOST_POINTS).max(1) | 1;
         let pixels = parts.iter().flat_map(|p| p.pixels(picture.width)).step_by(step);
         let place = |p: usize| [(p % picture.width) as i32 - corner[0], (p / picture.width) as i32 - corner[1]];
-        Self { points: pixels.map(|p| (place(p), picture.at(p))).collect() }
+        let pitch = (step as f32).sqrt().ceil() as i32;
+        Self { points: pixels.map(|p| (place(p), picture.at(p))).collect(), pitch }
     }
 
     /// The word for most of its pixels.
@@ -65,6 +68,24 @@ impl Template {
             }
         }
         (best.0, best.1)
+    }
+
+    /// Takes the open pixels that show the look at a corner, as no other thing shall have them, and says which share of the look they are.
+    pub fn claim(&self, picture: &Picture, open: &mut [bool], corner: [i32; 2]) -> f32 {
+        let share = self.share(picture, &|p| open[p], corner);
+        let (width, height) = (picture.width as i32, picture.height as i32);
+        let reach = self.pitch / 2;
+        for ([x, y], colour) in &self.points {
+            let (x, y) = (x + corner[0], y + corner[1]);
+            let inside = x >= 0 && y >= 0 && x < width && y < height;
+            if inside && difference(picture.at((y * width + x) as usize), *colour) <= SAME {
+                for row in (y - reach).max(0)..(y + reach + 1).min(height) {
+                    let columns = (x - reach).max(0)..(x + reach + 1).min(width);
+                    open[(row * width + columns.start) as usize..(row * width + columns.end) as usize].fill(false);
+                }
+            }
+        }
+        share
     }
 
     /// Share of the look, as far as it lies inside the picture, that is seen at a corner.
