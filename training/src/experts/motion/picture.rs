@@ -26,6 +26,12 @@ impl Picture {
     pub fn of(frame: &RgbFrame, block: usize) -> Self {
         let (width, height) = ((frame.width / block).max(1), (frame.height / block).max(1));
         let mut picture = Self::plain(width, height, 0);
+        if block == 1 {
+            let [red, green, blue] = &mut picture.planes;
+            let places = red.iter_mut().zip(green).zip(blue);
+            places.zip(frame.data.chunks_exact(3)).for_each(|(((r, g), b), p)| (*r, *g, *b) = (p[0], p[1], p[2]));
+            return picture;
+        }
         let used = (width * block).min(frame.width);
         let mut sums = vec![0u16; used * 3];
         for y in 0..height {
@@ -48,6 +54,34 @@ impl Picture {
     /// Side of the blocks that bring the longer side of a frame to at most `side` pixels (and to at most 257 pixels a block).
     pub fn block(frame: &RgbFrame, side: u32) -> usize {
         frame.width.max(frame.height).div_ceil(side as usize).clamp(1, 257)
+    }
+
+    /// The picture moved against a shift of the camera; what comes in from outside repeats the rim.
+    pub fn unshifted(&self, [dx, dy]: [i32; 2]) -> Self {
+        if [dx, dy] == [0; 2] {
+            return self.clone();
+        }
+        let (width, height) = (self.width as i32, self.height as i32);
+        let mut out = self.clone();
+        for y in 0..height {
+            let from = ((y + dy).clamp(0, height - 1) * width) as usize;
+            for (plane, source) in out.planes.iter_mut().zip(&self.planes) {
+                let (line, source) = (&mut plane[(y * width) as usize..][..width as usize], &source[from..][..width as usize]);
+                for (x, value) in (0..width).zip(line) {
+                    *value = source[(x + dx).clamp(0, width - 1) as usize];
+                }
+            }
+        }
+        out
+    }
+
+    /// The picture as it would be under a light that is not this many times as bright.
+    pub fn relit(mut self, factors: [f32; 3]) -> Self {
+        for (plane, factor) in self.planes.iter_mut().zip(factors).filter(|(_, f)| (f - 1.0).abs() > 0.004) {
+            let table: [u8; 256] = std::array::from_fn(|v| (v as f32 / factor + 0.5).min(255.0) as u8);
+            plane.iter_mut().for_each(|v| *v = table[usize::from(*v)]);
+        }
+        self
     }
 
     /// The colour of a pixel, counted row by row.

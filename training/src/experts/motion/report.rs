@@ -99,7 +99,7 @@ fn object(course: &Course, place: usize, scale: Scale) -> Object {
 }
 
 /// Seconds after which a thing is taken for real.
-const SURE: f32 = 0.4;
+const SURE: f32 = 0.8;
 
 /// What is seen for long is real, what is seen whole has the right box.
 fn score(course: &Course, seen: f32, rate: f32) -> f32 {
