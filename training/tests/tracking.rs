@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 use std::process::Command;
 
 use utr_training::files::write_jsonl;
+use utr_training::queries::scene::iou;
 use utr_training::queries::tracks::read_tracks;
 use utr_training::queries::{ClipTracks, Listing, QueryFrame, Track, TrackBox};
 use utr_training::tracks::command::score;
@@ -77,7 +78,7 @@ fn broken(clip: &ClipTracks, before: &TrackBox, after: &TrackBox) -> Option<Diff
     if after.frame - before.frame > patience || !inside(after, a, b) && !inside(before, c, d) {
         return Some(Difficulty::Reentry);
     }
-    (utr_training::queries::scene::iou(before.xyxy, after.xyxy) < LEAST_OVERLAP).then_some(Difficulty::Snap)
+    (iou(before.xyxy, after.xyxy) < LEAST_OVERLAP).then_some(Difficulty::Snap)
 }
 
 fn centre(b: &TrackBox) -> [f32; 2] {
@@ -103,13 +104,24 @@ fn parted(clip: &ClipTracks) -> ClipTracks {
     ClipTracks { tracks, ..clip.clone() }
 }
 
-/// The truth without what neither moves nor changes from the first frame to the last: to a motion expert that is scenery.
-fn eventful(clip: &ClipTracks) -> ClipTracks {
-    let still = |t: &Track| {
-        let same = t.boxes.windows(2).all(|w| (0..4).all(|i| (w[0].xyxy[i] - w[1].xyxy[i]).abs() < 0.5));
-        same && t.boxes.len() == clip.frames as usize && t.actions.iter().all(|a| a.text == "stands still")
-    };
-    ClipTracks { tracks: clip.tracks.iter().filter(|t| !still(t)).cloned().collect(), ..clip.clone() }
+/// Whether it neither moves nor changes from the first frame to the last: to a motion expert that is scenery.
+fn scenery(clip: &ClipTracks, track: &Track) -> bool {
+    let near = |w: &[TrackBox]| (0..4).all(|i| (w[0].xyxy[i] - w[1].xyxy[i]).abs() < 0.5);
+    track.boxes.windows(2).all(near)
+        && track.boxes.len() == clip.frames as usize
+        && track.actions.iter().all(|a| a.text == "stands still")
+}
+
+/// Truth and found tracks without scenery: neither its true boxes count, nor found boxes that lie on one.
+fn without_scenery(truth: &ClipTracks, found: &ClipTracks) -> (ClipTracks, ClipTracks) {
+    let (still, rest): (Vec<Track>, Vec<Track>) =
+        truth.tracks.iter().cloned().partition(|t| scenery(truth, t));
+    let on_still =
+        |b: &TrackBox| still.iter().filter_map(|t| t.at(b.frame)).any(|s| iou(s.xyxy, b.xyxy) >= 0.5);
+    let kept =
+        |t: &Track| Track { boxes: t.boxes.iter().copied().filter(|b| !on_still(b)).collect(), ..t.clone() };
+    let tracks = found.tracks.iter().map(kept).collect();
+    (ClipTracks { tracks: rest, ..truth.clone() }, ClipTracks { tracks, ..found.clone() })
 }
 
 /// The worlds that clips are drawn from.
@@ -188,26 +200,25 @@ fn means(truth: &[ClipTracks], found: &[ClipTracks]) -> [f64; 3] {
     [mean(|s| s.mota), mean(|s| s.idf1), mean(|s| s.hota)]
 }
 
-/// Per difficulty and expert, the scores over all true tracks; prints them beside those over other readings of the truth.
+/// Per difficulty and expert, the scores over all true tracks. They are printed beside the identity scores of two other readings of the truth: who comes back elsewhere is someone
+/// new; what never moves nor changes does not count.
 fn measure(root: &Path, wanted: &[(Difficulty, usize)]) -> BTreeMap<(Difficulty, &'static str), [f64; 3]> {
     let mut all = BTreeMap::new();
     println!(
-        "| difficulty | clips | expert | MOTA | IDF1 | HOTA | IDF1, returning is new | IDF1, without scenery |"
+        "| clips | expert | MOTA | IDF1 | HOTA | IDF1, who returns elsewhere is new | IDF1, without scenery |"
     );
-    println!("|---|---|---|---|---|---|---|---|");
+    println!("|---|---|---|---|---|---|---|");
     for (difficulty, truth) in write(root, wanted).into_iter().rev() {
         for expert in ["world", "motion"] {
             let found = tracks(&root.join(format!("{difficulty:?}")), expert);
             let scores @ [mota, idf1, hota] = means(&truth, &found);
-            let other = |reading: fn(&ClipTracks) -> ClipTracks| {
-                means(&truth.iter().map(reading).collect::<Vec<_>>(), &found)[1]
-            };
+            let new = means(&truth.iter().map(parted).collect::<Vec<_>>(), &found)[1];
+            let of = |f: &ClipTracks| truth.iter().find(|t| t.video == f.video).unwrap();
+            let (left, kept): (Vec<_>, Vec<_>) = found.iter().map(|f| without_scenery(of(f), f)).unzip();
+            let moving = means(&left, &kept)[1];
+            let (count, words) = (truth.len(), difficulty.words());
             println!(
-                "| {} | {} | {expert} | {mota:.3} | {idf1:.3} | {hota:.3} | {:.3} | {:.3} |",
-                difficulty.words(),
-                truth.len(),
-                other(parted),
-                other(eventful)
+                "| {count}: {words} | {expert} | {mota:.3} | {idf1:.3} | {hota:.3} | {new:.3} | {moving:.3} |"
             );
             all.insert((difficulty, expert), scores);
         }
@@ -215,13 +226,23 @@ fn measure(root: &Path, wanted: &[(Difficulty, usize)]) -> BTreeMap<(Difficulty,
     all
 }
 
+fn root(folder: &tempfile::TempDir) -> PathBuf {
+    std::env::var_os("UTR_CLIPS").map_or(folder.path().to_path_buf(), PathBuf::from)
+}
+
 #[test]
-#[ignore = "the README's table; takes minutes"]
-fn every_difficulty_is_measured() {
+fn oracle_and_motion_expert_follow_the_objects_of_plain_clips() {
+    let folder = tempfile::tempdir().unwrap();
+    let scores = measure(&root(&folder), &[(Difficulty::Plain, 60)]);
+    let idf1 = |expert| scores[&(Difficulty::Plain, expert)][1];
+    assert!(idf1("world") >= 0.98 && idf1("motion") >= 0.9, "{scores:?}");
+}
+
+#[test]
+#[ignore = "asserts nothing: the other rows of the README's table"]
+fn every_other_difficulty_is_measured() {
     use Difficulty::*;
     let folder = tempfile::tempdir().unwrap();
-    let root = std::env::var_os("UTR_CLIPS").map_or(folder.path().to_path_buf(), PathBuf::from);
-    let wanted = [(Plain, 60), (Snap, 30), (Reentry, 30), (Bars, 30), (Camera, 30)];
-    let scores = measure(&root, &wanted);
-    assert!(scores[&(Plain, "world")][1] >= 0.98);
+    let wanted = [(Snap, 30), (Reentry, 30), (Bars, 30), (Camera, 30)];
+    measure(&root(&folder), &wanted);
 }

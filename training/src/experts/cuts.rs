@@ -75,7 +75,9 @@ fn thumbnail(frame: &RgbFrame) -> Vec<[f32; 3]> {
         for column in 0..columns {
             let (from, to) = (edge(column, columns, frame.width), edge(column + 1, columns, frame.width));
             let mut sum = [0u32; 3];
-            sums[from * 3..to * 3].chunks_exact(3).for_each(|p| (0..3).for_each(|c| sum[c] += u32::from(p[c])));
+            sums[from * 3..to * 3]
+                .chunks_exact(3)
+                .for_each(|p| (0..3).for_each(|c| sum[c] += u32::from(p[c])));
             let count = ((to - from) * count).max(1) as f32;
             means.push(sum.map(|s| s as f32 / count));
         }

@@ -17,8 +17,8 @@ const TEXTURE: f32 = 1.0;
 const LEAST_TEXTURED: f32 = 0.6;
 /// Least share of the blocks with a texture that must agree.
 const LEAST_AGREED: f32 = 0.5;
-/// Ratio to the difference at the expected place below which another place is believed.
-const BETTER: f32 = 0.8;
+/// Another place than the expected one is believed where the difference falls by this share, or by so many grey levels a pixel (part of the block may show a thing).
+const BETTER: (f32, f32) = (0.2, 1.0);
 /// Share of pictures without agreement above which a shot is given up.
 const MOST_LOST: f32 = 0.3;
 
@@ -65,7 +65,6 @@ impl Camera {
 
     /// Whether it stood still but for the shifts.
     pub fn still(&self) -> bool {
-        if std::env::var("UTR_TRACE").is_ok() { eprintln!("camera: blocks {:?} pictures {} lost {} wide {} shift {:?}", self.anchor.as_ref().map(|a| a.blocks.len()), self.pictures, self.lost, self.wide, self.shift); } // DEBUG
         !self.wide && self.lost as f32 <= MOST_LOST * self.pictures as f32
     }
 }
@@ -81,19 +80,30 @@ impl Anchor {
             for x in (0..width.saturating_sub(side)).step_by(side.max(1)) {
                 all += 1;
                 // Both ways, or a shift along an edge would not be seen.
-                let across: u32 = (y..y + side).map(|r| sum(&plane[r * width + x..][..side], &plane[r * width + x + 1..][..side])).sum();
-                let down: u32 = (y..y + side).map(|r| sum(&plane[r * width + x..][..side], &plane[(r + 1) * width + x..][..side])).sum();
+                let across: u32 = (y..y + side)
+                    .map(|r| sum(&plane[r * width + x..][..side], &plane[r * width + x + 1..][..side]))
+                    .sum();
+                let down: u32 = (y..y + side)
+                    .map(|r| sum(&plane[r * width + x..][..side], &plane[(r + 1) * width + x..][..side]))
+                    .sum();
                 if across.min(down) as f32 >= TEXTURE * (side * side) as f32 {
                     blocks.push([x, y]);
                 }
             }
         }
-        (blocks.len() >= 4 && blocks.len() as f32 >= LEAST_TEXTURED * all as f32).then_some(Self { width, height, plane, side, blocks })
+        (blocks.len() >= 4 && blocks.len() as f32 >= LEAST_TEXTURED * all as f32).then_some(Self {
+            width,
+            height,
+            plane,
+            side,
+            blocks,
+        })
     }
 
     /// The shift near `expected` that most blocks agree on.
     fn vote(&self, picture: &Picture, expected: [i32; 2]) -> Option<[i32; 2]> {
-        let votes: Vec<[i32; 2]> = self.blocks.iter().filter_map(|b| self.best(&picture.planes[1], *b, expected)).collect();
+        let votes: Vec<[i32; 2]> =
+            self.blocks.iter().filter_map(|b| self.best(&picture.planes[1], *b, expected)).collect();
         let agree = |v: &[i32; 2]| votes.iter().filter(|o| (0..2).all(|i| (o[i] - v[i]).abs() <= 1)).count();
         let same = |v: &[i32; 2]| votes.iter().filter(|o| *o == v).count();
         let winner = votes.iter().max_by_key(|v| (agree(v), same(v), std::cmp::Reverse(**v)))?;
@@ -115,7 +125,8 @@ impl Anchor {
             Some((0..self.side).map(row).sum::<u32>())
         };
         let usual = cost(expected)?;
-        let mut best = (expected, usual as f32 * BETTER);
+        let gain = (BETTER.0 * usual as f32).min(BETTER.1 * (self.side * self.side) as f32);
+        let mut best = (expected, usual as f32 - gain);
         for dy in -REACH..=REACH {
             for dx in -REACH..=REACH {
                 let shift = [expected[0] + dx, expected[1] + dy];
@@ -131,4 +142,45 @@ impl Anchor {
 /// Sum of absolute differences.
 fn sum(a: &[u8], b: &[u8]) -> u32 {
     a.iter().zip(b).map(|(a, b)| u32::from(a.abs_diff(*b))).sum()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn look(camera: &mut Camera, shift: [i32; 2], thing: usize) -> [i32; 2] {
+        let wall = Picture::bricks(128, 96);
+        // A camera that turns right sees everything moved to the left: unshifting by the opposite shows it so.
+        let seen = wall.unshifted([-shift[0], -shift[1]]).into_owned();
+        camera.place(&seen.with([thing, 30, thing + 30, 60], [220, 200, 40]))
+    }
+
+    #[test]
+    fn a_shaking_camera_is_followed_and_a_thing_that_moves_is_outvoted() {
+        let mut camera = Camera::default();
+        let shakes = [[0, 0], [1, 0], [2, -1], [4, -2], [2, -3], [0, -1], [-1, 0]];
+        for (shake, thing) in shakes.into_iter().zip((0..).step_by(9)) {
+            assert_eq!(look(&mut camera, shake, thing), shake);
+        }
+        assert!(camera.still());
+    }
+
+    #[test]
+    fn a_travelling_camera_is_given_up() {
+        let mut camera = Camera::default();
+        (0..12).for_each(|i| {
+            look(&mut camera, [2 * i, 0], 0);
+        });
+        assert!(!camera.still());
+    }
+
+    #[test]
+    fn before_a_plain_wall_nothing_is_said() {
+        let mut camera = Camera::default();
+        for x in 0..20 {
+            let picture = Picture::plain(128, 96, 60).with([3 * x, 30, 3 * x + 30, 60], [220, 200, 40]);
+            assert_eq!(camera.place(&picture), [0, 0]);
+        }
+        assert!(camera.still());
+    }
 }

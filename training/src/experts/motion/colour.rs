@@ -59,5 +59,4 @@ mod tests {
             assert_eq!(colour_word(rgb), word, "{rgb:?}");
         }
     }
-
 }

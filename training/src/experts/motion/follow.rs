@@ -4,12 +4,11 @@
 //! thing, and a part that several things share is divided by their looks. The frames are gone through forwards and then backwards, so that things that begin together and
 //! part later are two from the start. Identities end with the stretch; giving lasting ones is the tracker's business.
 
+use super::boxes::{Xyxy, area, inside, moved, narrow, union, way};
 use super::mask::Part;
 use super::picture::Picture;
 use super::template::Template;
-
-/// A box in pixels of the picture: left, top, right, bottom.
-pub type Xyxy = [f32; 4];
+use crate::queries::scene::iou;
 
 /// One frame at working size.
 #[derive(Clone, Debug)]
@@ -38,18 +37,19 @@ pub struct Sighting {
 struct Thing {
     id: u32,
     xyxy: Xyxy,
+    /// Pixels a frame.
     velocity: [f32; 2],
     look: Template,
     /// Pixels, when last seen alone.
     area: f32,
+    /// Share that is seen in this frame.
+    seen: f32,
     /// Frames since it was seen.
     lost: u32,
     /// Frames in which it was seen.
     age: u32,
     /// Of a thing in two pieces: the way from the one to the other when they first parted.
     parted: Option<[f32; 2]>,
-    /// Frames in which it lay on top of an older thing.
-    doubled: u32,
 }
 
 /// Follows things through stretches of a shot.
@@ -67,10 +67,18 @@ pub struct Follower {
 const LEAST_LINK: f32 = 0.3;
 /// Share of a look below which a thing is hidden.
 const HIDDEN: f32 = 0.2;
-/// Least way of one piece against the other, in shares of the smaller, of what is two things.
+/// Least way of one piece against the other, in shares of the smaller one, of what is two things.
 const APART: f32 = 0.2;
-/// Two boxes that overlap more are one thing.
-const DOUBLED: f32 = 0.75;
+/// Factor of the box's area above which pieces are no longer one thing.
+const SPREAD: f32 = 1.6;
+/// Least share of a part that one thing must cover to take it, and most that any other one may cover.
+const TAKEN: [f32; 2] = [0.6, 0.25];
+/// A part of which no thing covers this share is something new.
+const NEW: f32 = 0.2;
+/// Share of the surprise that the velocity takes in.
+const GAIN: f32 = 0.4;
+/// What is left of the velocity after a frame out of sight.
+const SLOWS: f32 = 0.9;
 
 impl Follower {
     /// Waits for `patience` frames.
@@ -86,8 +94,7 @@ impl Follower {
         let known = self.things.clone();
         for thing in &mut self.things {
             thing.velocity = thing.velocity.map(|v| -v);
-            thing.lost = 0;
-            thing.parted = None;
+            (thing.lost, thing.parted) = (0, None);
         }
         let mut seen: Vec<Vec<Sighting>> = stills.iter().rev().map(|still| self.step(still)).collect();
         seen.reverse();
@@ -97,139 +104,120 @@ impl Follower {
 
     /// One frame on.
     fn step(&mut self, still: &Still) -> Vec<Sighting> {
-        let (width, height) = (still.picture.width as f32, still.picture.height as f32);
+        let size = [still.picture.width as f32, still.picture.height as f32];
         for thing in &mut self.things {
             if thing.lost > 0 {
-                thing.velocity = thing.velocity.map(|v| v * 0.9);
+                thing.velocity = thing.velocity.map(|v| v * SLOWS);
             }
             thing.xyxy = moved(thing.xyxy, thing.velocity);
         }
-        let gone = |t: &Thing| t.lost > self.patience || inside(t.xyxy, [width, height]) <= 0.0;
-        self.things.retain(|t| !gone(t));
+        let patience = self.patience;
+        self.things.retain(|t| t.lost <= patience && area(inside(t.xyxy, size)) > 0.0);
         let blobs: Vec<Blob> = still.parts.iter().map(Blob::of).collect();
-        let mut before: Vec<Thing> = std::mem::take(&mut self.things);
-        let mut now: Vec<(Thing, f32)> = Vec::new();
-        for (things, parts) in groups(&before, &blobs) {
-            let members: Vec<Thing> = things.iter().map(|&i| before[i].clone()).collect();
-            let parts: Vec<&Blob> = parts.iter().map(|&i| &blobs[i]).collect();
-            match members.len() {
-                0 => now.extend(parts.iter().filter_map(|b| self.begin(still, b)).map(|t| (t, 1.0))),
-                1 => self.alone(still, &members[0], &parts, &mut now),
-                _ => self.together(still, members, &parts, &mut now),
+        let before = std::mem::take(&mut self.things);
+        for (things, parts) in groups(before, &blobs) {
+            let parts: Vec<&Blob> = parts.into_iter().map(|i| &blobs[i]).collect();
+            match <[Thing; 1]>::try_from(things) {
+                Ok([thing]) => self.alone(still, thing, parts),
+                Err(things) if things.is_empty() => self.begin(still, parts),
+                Err(things) => self.together(still, things, &parts),
             }
         }
-        before.clear();
-        self.settle(now)
+        self.things.sort_by_key(|t| t.id);
+        let sighting =
+            |t: &Thing| Sighting { thing: t.id, xyxy: t.xyxy, seen: t.seen, colour: t.look.colour() };
+        self.things.iter().filter(|t| t.seen > 0.0).map(sighting).collect()
     }
 
-    fn begin(&mut self, still: &Still, blob: &Blob) -> Option<Thing> {
-        (blob.area as usize >= self.least).then(|| {
+    /// New things, where the parts are large enough.
+    fn begin<'a>(&mut self, still: &Still, parts: impl IntoIterator<Item = &'a Blob<'a>>) {
+        for blob in parts.into_iter().filter(|b| b.area >= self.least as f32) {
             self.next += 1;
-            Thing {
+            self.things.push(Thing {
                 id: self.next,
                 xyxy: blob.xyxy,
                 velocity: [0.0; 2],
                 look: look(still, &[blob], blob.xyxy),
                 area: blob.area,
+                seen: 1.0,
                 lost: 0,
                 age: 1,
                 parted: None,
-                doubled: 0,
-            }
-        })
+            });
+        }
     }
 
-    /// A thing that shares its parts with no other.
-    fn alone(&mut self, still: &Still, thing: &Thing, parts: &[&Blob], now: &mut Vec<(Thing, f32)>) {
-        let mut thing = thing.clone();
-        if parts.is_empty() {
-            thing.lost += 1;
-            now.push((thing, 0.0));
-            return;
-        }
-        let mut parts: Vec<&Blob> = parts.to_vec();
+    /// A thing that shares its parts with no other: they are its pieces, until they go their own ways.
+    fn alone(&mut self, still: &Still, mut thing: Thing, mut parts: Vec<&Blob>) {
         parts.sort_by(|a, b| b.area.total_cmp(&a.area));
-        let second = parts.get(1).filter(|b| b.area as usize >= self.least).copied();
-        if let Some(second) = second {
-            let way = [0, 1].map(|i| centre(second.xyxy)[i] - centre(parts[0].xyxy)[i]);
-            let first = *thing.parted.get_or_insert(way);
-            let side = sides(second.xyxy).into_iter().fold(f32::MAX, f32::min);
-            let strayed = (way[0] - first[0]).hypot(way[1] - first[1]) > (APART * side).max(3.0);
-            let union = parts.iter().fold(thing.xyxy, |u, b| union(u, b.xyxy));
-            if strayed || size(union) > 1.6 * size(thing.xyxy) {
-                // Each goes its own way: the thing stays with the part that is most like it.
-                let overlap = |b: &&Blob| overlap(b.xyxy, thing.xyxy);
-                let own = parts.iter().copied().max_by(|a, b| overlap(a).total_cmp(&overlap(b)));
-                let others: Vec<&Blob> = parts.iter().copied().filter(|b| Some(b.xyxy) != own.map(|o| o.xyxy)).collect();
-                now.extend(others.into_iter().filter_map(|b| self.begin(still, b)).map(|t| (t, 1.0)));
-                parts = own.into_iter().collect();
-                thing.parted = None;
+        match parts.get(1).filter(|b| b.area >= self.least as f32) {
+            None => thing.parted = None,
+            Some(second) => {
+                let now = way(parts[0].xyxy, second.xyxy);
+                let first = *thing.parted.get_or_insert(now);
+                let strayed = (now[0] - first[0]).hypot(now[1] - first[1]);
+                let whole = parts.iter().fold(thing.xyxy, |u, b| union(u, b.xyxy));
+                if strayed > (APART * narrow(second.xyxy)).max(3.0) || area(whole) > SPREAD * area(thing.xyxy)
+                {
+                    let like = |i: &usize| iou(parts[*i].xyxy, thing.xyxy);
+                    let own = (0..parts.len()).max_by(|a, b| like(a).total_cmp(&like(b))).unwrap_or(0);
+                    let kept = parts.swap_remove(own);
+                    self.begin(still, parts);
+                    (parts, thing.parted) = (vec![kept], None);
+                }
             }
-        } else {
-            thing.parted = None;
         }
-        take(&mut thing, still, &parts);
-        now.push((thing, 1.0));
+        thing.take(still, &parts);
+        self.things.push(thing);
     }
 
     /// Several things that share parts: each is looked for by its look, and takes a part that no other one claims.
-    fn together(&mut self, still: &Still, things: Vec<Thing>, parts: &[&Blob], now: &mut Vec<(Thing, f32)>) {
+    fn together(&mut self, still: &Still, things: Vec<Thing>, parts: &[&Blob]) {
         let places = places(still, &things, parts);
-        let claim = |blob: &Blob, place: &(Xyxy, f32)| {
-            if place.1 < HIDDEN { 0.0 } else { within(blob.part, place.0) / blob.area }
-        };
         let mut taken: Vec<Vec<&Blob>> = vec![Vec::new(); things.len()];
         for blob in parts {
-            let claims: Vec<f32> = places.iter().map(|p| claim(blob, p)).collect();
+            let claim = |place: &(Xyxy, f32)| {
+                if place.1 < HIDDEN { 0.0 } else { within(blob.part, place.0) / blob.area }
+            };
+            let claims: Vec<f32> = places.iter().map(claim).collect();
             let most = (0..claims.len()).max_by(|a, b| claims[*a].total_cmp(&claims[*b])).unwrap_or(0);
-            let rest = (0..claims.len()).filter(|i| *i != most).map(|i| claims[i]).fold(0.0, f32::max);
-            if claims[most] >= 0.6 && rest <= 0.25 {
+            let other = (0..claims.len()).filter(|i| *i != most).map(|i| claims[i]).fold(0.0, f32::max);
+            if claims[most] >= TAKEN[0] && other <= TAKEN[1] {
                 taken[most].push(blob);
-            } else if claims[most] < 0.2 {
-                now.extend(self.begin(still, blob).map(|t| (t, 1.0)));
+            } else if claims[most] < NEW {
+                self.begin(still, [*blob]);
             }
         }
-        for ((mut thing, place), own) in things.into_iter().zip(places).zip(taken) {
-            let whole: f32 = own.iter().map(|b| b.area).sum();
-            if whole >= 0.5 * thing.area {
-                take(&mut thing, still, &own);
-                now.push((thing, 1.0));
-            } else if place.1 >= HIDDEN {
-                let [a, b] = [centre(place.0), centre(thing.xyxy)];
-                let weight = 0.3 * place.1;
-                thing.velocity = [0, 1].map(|i| thing.velocity[i] + weight * (a[i] - b[i]));
-                thing.xyxy = place.0;
-                thing.lost = 0;
-                thing.age += 1;
-                now.push((thing, place.1));
+        for ((mut thing, (place, seen)), own) in things.into_iter().zip(places).zip(taken) {
+            if own.iter().map(|b| b.area).sum::<f32>() >= 0.5 * thing.area {
+                thing.take(still, &own);
+            } else if seen >= HIDDEN {
+                let surprise = way(thing.xyxy, place);
+                thing.velocity = [0, 1].map(|i| thing.velocity[i] + GAIN * seen * surprise[i]);
+                (thing.xyxy, thing.seen, thing.lost, thing.age) = (place, seen, 0, thing.age + 1);
             } else {
-                thing.lost += 1;
-                now.push((thing, 0.0));
+                thing.hide();
             }
+            self.things.push(thing);
         }
     }
+}
 
-    /// Keeps the frame's things but for doubles, and says which of them are seen.
-    fn settle(&mut self, mut now: Vec<(Thing, f32)>) -> Vec<Sighting> {
-        now.sort_by_key(|t| t.0.id);
-        for index in 0..now.len() {
-            let (xyxy, age, colour) = (now[index].0.xyxy, now[index].0.age, now[index].0.look.colour());
-            let on_top = now.iter().enumerate().any(|(other, t)| {
-                let older = other != index && (t.0.age, index) > (age, other);
-                older && overlap(t.0.xyxy, xyxy) > DOUBLED && t.0.look.colour() == colour
-            });
-            now[index].0.doubled = if on_top { now[index].0.doubled + 1 } else { 0 };
-        }
-        now.retain(|t| t.0.doubled < 4);
-        let seen = now.iter().filter(|t| t.1 >= HIDDEN).map(|(t, seen)| Sighting {
-            thing: t.id,
-            xyxy: t.xyxy,
-            seen: *seen,
-            colour: t.look.colour(),
-        });
-        let seen = seen.collect();
-        self.things = now.into_iter().map(|t| t.0).collect();
-        seen
+impl Thing {
+    /// The thing as these parts, which are its own, show it.
+    fn take(&mut self, still: &Still, parts: &[&Blob]) {
+        let Some(first) = parts.first() else { return self.hide() };
+        let xyxy = parts.iter().fold(first.xyxy, |u, b| union(u, b.xyxy));
+        let surprise = way(self.xyxy, xyxy);
+        let gain = if self.age < 2 { 1.0 } else { GAIN };
+        self.velocity = [0, 1].map(|i| self.velocity[i] + gain * surprise[i]);
+        self.look = look(still, parts, xyxy);
+        self.area = parts.iter().map(|b| b.area).sum();
+        (self.xyxy, self.seen, self.lost, self.age) = (xyxy, 1.0, 0, self.age + 1);
+    }
+
+    fn hide(&mut self) {
+        (self.seen, self.lost) = (0.0, self.lost + 1);
     }
 }
 
@@ -246,24 +234,24 @@ impl<'a> Blob<'a> {
     }
 }
 
-/// Things and parts that are linked, as places in their lists; every thing and every part is in one group.
-fn groups(things: &[Thing], blobs: &[Blob]) -> Vec<(Vec<usize>, Vec<usize>)> {
-    let mut groups: Vec<(Vec<usize>, Vec<usize>)> = (0..things.len()).map(|i| (vec![i], Vec::new())).collect();
+/// Things, and places of parts that may show them; every thing and every part is in one group.
+fn groups(things: Vec<Thing>, blobs: &[Blob]) -> Vec<(Vec<Thing>, Vec<usize>)> {
+    let mut groups: Vec<(Vec<Thing>, Vec<usize>)> =
+        things.into_iter().map(|t| (vec![t], Vec::new())).collect();
     let linked = |t: &Thing, b: &Blob, room: f32| {
         let [x1, y1, x2, y2] = t.xyxy;
         let share = within(b.part, [x1 - room, y1 - room, x2 + room, y2 + room]);
-        share >= LEAST_LINK * b.area.min(t.area) && share > 0.0
+        share > 0.0 && share >= LEAST_LINK * b.area.min(t.area)
     };
+    // What was missed or jumped may be a little farther off.
+    let far = |t: &Thing| narrow(t.xyxy) * if t.lost > 0 { 0.5 } else { 0.25 };
     for (place, blob) in blobs.iter().enumerate() {
-        let mut own: Vec<usize> = (0..things.len()).filter(|&i| linked(&things[i], blob, 1.0)).collect();
-        if own.is_empty() {
-            // What was missed or jumped may be a little farther off.
-            let room = |t: &Thing| sides(t.xyxy).into_iter().fold(f32::MAX, f32::min) * if t.lost > 0 { 0.5 } else { 0.25 };
-            own = (0..things.len()).filter(|&i| linked(&things[i], blob, room(&things[i]))).collect();
-        }
+        let near = |g: &(Vec<Thing>, Vec<usize>)| g.0.iter().any(|t| linked(t, blob, 1.0));
+        let wide = |g: &(Vec<Thing>, Vec<usize>)| g.0.iter().any(|t| linked(t, blob, far(t)));
+        let any = groups.iter().any(near);
         let mut merged = (Vec::new(), vec![place]);
         groups.retain_mut(|group| {
-            let meets = group.0.iter().any(|t| own.contains(t));
+            let meets = if any { near(group) } else { wide(group) };
             if meets {
                 merged.0.append(&mut group.0);
                 merged.1.append(&mut group.1);
@@ -275,27 +263,13 @@ fn groups(things: &[Thing], blobs: &[Blob]) -> Vec<(Vec<usize>, Vec<usize>)> {
     groups
 }
 
-/// The thing as these parts, alone, show it.
-fn take(thing: &mut Thing, still: &Still, parts: &[&Blob]) {
-    let Some(first) = parts.first() else { return };
-    let xyxy = parts.iter().fold(first.xyxy, |u, b| union(u, b.xyxy));
-    let expected = moved(thing.xyxy, thing.velocity.map(|v| -v));
-    let [a, b] = [centre(xyxy), centre(expected)];
-    let step = [a[0] - b[0], a[1] - b[1]];
-    let gain = if thing.age < 2 { 1.0 } else { 0.4 };
-    thing.velocity = [0, 1].map(|i| thing.velocity[i] + gain * (step[i] - thing.velocity[i]));
-    thing.look = look(still, parts, xyxy);
-    thing.area = parts.iter().map(|b| b.area).sum();
-    (thing.xyxy, thing.lost, thing.age) = (xyxy, 0, thing.age + 1);
-}
-
 fn look(still: &Still, parts: &[&Blob], xyxy: Xyxy) -> Template {
     let parts: Vec<&Part> = parts.iter().map(|b| b.part).collect();
     Template::learn(&still.picture, &parts, [xyxy[0] as i32, xyxy[1] as i32])
 }
 
-/// Where the looks of things are found among parts that they share, and how much of each. What fits best is given its pixels first: a thing that lies behind another one, or
-/// that is the other one, is left with little.
+/// Where the looks of things are found among parts that they share, and how much of each. What fits best is given its pixels first: a thing that lies behind
+/// another one, or that is the other one, is left with little.
 fn places(still: &Still, things: &[Thing], parts: &[&Blob]) -> Vec<(Xyxy, f32)> {
     let mut open = vec![false; still.picture.pixels()];
     for blob in parts {
@@ -303,14 +277,13 @@ fn places(still: &Still, things: &[Thing], parts: &[&Blob]) -> Vec<(Xyxy, f32)> 
     }
     let found: Vec<([i32; 2], f32)> = things.iter().map(|t| find(still, t, &open)).collect();
     let mut places: Vec<(Xyxy, f32)> = things.iter().map(|t| (t.xyxy, 0.0)).collect();
-    let mut order: Vec<usize> = (0..things.len()).collect();
+    let mut order: Vec<usize> = (0..things.len()).filter(|i| found[*i].1 >= HIDDEN).collect();
     order.sort_by(|a, b| found[*b].1.total_cmp(&found[*a].1).then(things[*a].id.cmp(&things[*b].id)));
     for index in order {
-        let (thing, corner) = (&things[index], found[index].0);
-        if found[index].1 >= HIDDEN {
-            let seen = thing.look.claim(&still.picture, &mut open, corner);
-            let shift = [corner[0] as f32 - thing.xyxy[0], corner[1] as f32 - thing.xyxy[1]];
-            places[index] = (if seen >= HIDDEN { moved(thing.xyxy, shift) } else { thing.xyxy }, seen);
+        let (thing, [x, y]) = (&things[index], found[index].0);
+        let seen = thing.look.claim(&still.picture, &mut open, [x, y]);
+        if seen >= HIDDEN {
+            places[index] = (moved(thing.xyxy, [x as f32 - thing.xyxy[0], y as f32 - thing.xyxy[1]]), seen);
         }
     }
     places
@@ -319,10 +292,9 @@ fn places(still: &Still, things: &[Thing], parts: &[&Blob]) -> Vec<(Xyxy, f32)> 
 /// The corner where a thing's look is found among open pixels, and how much of it.
 fn find(still: &Still, thing: &Thing, open: &[bool]) -> ([i32; 2], f32) {
     let [x1, y1, _, _] = thing.xyxy;
-    let corner = [x1.round() as i32, y1.round() as i32];
     let speed = thing.velocity[0].hypot(thing.velocity[1]);
     let reach = (3.0 + 0.5 * speed + 2.0 * thing.lost as f32).min(10.0) as i32;
-    thing.look.find(&still.picture, |p| open[p], corner, reach)
+    thing.look.find(&still.picture, |p| open[p], [x1.round() as i32, y1.round() as i32], reach)
 }
 
 /// Pixels of a part inside a box.
@@ -331,33 +303,83 @@ fn within(part: &Part, [x1, y1, x2, y2]: Xyxy) -> f32 {
     rows.map(|r| ((r.to as f32).min(x2) - (r.from as f32).max(x1)).max(0.0)).sum()
 }
 
-fn moved([x1, y1, x2, y2]: Xyxy, [x, y]: [f32; 2]) -> Xyxy {
-    [x1 + x, y1 + y, x2 + x, y2 + y]
-}
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::motion::mask;
 
-fn centre([x1, y1, x2, y2]: Xyxy) -> [f32; 2] {
-    [(x1 + x2) / 2.0, (y1 + y2) / 2.0]
-}
+    const RED: [u8; 3] = [210, 50, 40];
+    const BLUE: [u8; 3] = [40, 60, 220];
 
-fn sides([x1, y1, x2, y2]: Xyxy) -> [f32; 2] {
-    [x2 - x1, y2 - y1]
-}
+    type Drawn = ([usize; 4], [u8; 3]);
 
-fn size(xyxy: Xyxy) -> f32 {
-    let [w, h] = sides(xyxy);
-    w * h
-}
+    fn still(drawn: &[Drawn]) -> Still {
+        let picture =
+            drawn.iter().fold(Picture::plain(120, 60, 30), |p, (xyxy, colour)| p.with(*xyxy, *colour));
+        let mask: Vec<u8> = (0..picture.pixels()).map(|p| u8::from(picture.at(p) != [30; 3])).collect();
+        Still { parts: mask::parts(&mask, picture.width), picture }
+    }
 
-fn union(a: Xyxy, b: Xyxy) -> Xyxy {
-    [a[0].min(b[0]), a[1].min(b[1]), a[2].max(b[2]), a[3].max(b[3])]
-}
+    fn follow(stills: &[Still]) -> Vec<Vec<Sighting>> {
+        Follower { least: 8, ..Follower::new(10) }.follow(stills)
+    }
 
-fn overlap(a: Xyxy, b: Xyxy) -> f32 {
-    crate::queries::scene::iou(a, b)
-}
+    /// Follows, and checks that each thing is where it is drawn, under one number.
+    fn check(frames: &[Vec<Drawn>]) {
+        let stills: Vec<Still> = frames.iter().map(|f| still(f)).collect();
+        let mut numbers = vec![None; frames[0].len()];
+        for (place, (drawn, seen)) in frames.iter().zip(follow(&stills)).enumerate() {
+            assert_eq!(drawn.len(), seen.len(), "frame {place}: {seen:?}");
+            for ((xyxy, _), number) in drawn.iter().zip(&mut numbers) {
+                let xyxy = xyxy.map(|v| v as f32);
+                let like = |s: &&Sighting| iou(s.xyxy, xyxy) > 0.75;
+                let found =
+                    seen.iter().find(like).unwrap_or_else(|| panic!("frame {place}: {xyxy:?}: {seen:?}"));
+                assert_eq!(*number.get_or_insert(found.thing), found.thing, "frame {place}");
+            }
+        }
+    }
 
-/// Area of a box that lies inside the picture.
-fn inside(b: Xyxy, [width, height]: [f32; 2]) -> f32 {
-    let cut = [b[0].max(0.0), b[1].max(0.0), b[2].min(width), b[3].min(height)];
-    (cut[2] - cut[0]).max(0.0) * (cut[3] - cut[1]).max(0.0)
+    #[test]
+    fn things_that_touch_in_passing_stay_two() {
+        let frame = |i: usize| {
+            vec![([4 + 3 * i, 10, 24 + 3 * i, 30], RED), ([90 - 3 * i, 24, 110 - 3 * i, 44], BLUE)]
+        };
+        check(&(0..28).map(frame).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn things_that_begin_together_and_part_are_two_from_the_start() {
+        let frame = |i: usize| {
+            vec![
+                ([20, 10, 40, 30], RED),
+                ([40 + 4 * i.saturating_sub(8), 10, 60 + 4 * i.saturating_sub(8), 30], BLUE),
+            ]
+        };
+        check(&(0..20).map(frame).collect::<Vec<_>>());
+    }
+
+    #[test]
+    fn pieces_that_move_as_one_are_one_thing() {
+        let frames: Vec<Still> = (0..20)
+            .map(|i| {
+                still(&[([10 + 3 * i, 10, 24 + 3 * i, 22], RED), ([10 + 3 * i, 26, 24 + 3 * i, 44], BLUE)])
+            })
+            .collect();
+        let whole: Vec<Still> = (0..5).map(|i| still(&[([10 + 3 * i, 10, 24 + 3 * i, 44], RED)])).collect();
+        let stills = [whole, frames[5..].to_vec()].concat();
+        for (i, seen) in follow(&stills).iter().enumerate() {
+            assert_eq!(seen.len(), 1, "frame {i}: {seen:?}");
+            assert_eq!(seen[0].xyxy, [10.0 + 3.0 * i as f32, 10.0, 24.0 + 3.0 * i as f32, 44.0]);
+        }
+    }
+
+    #[test]
+    fn a_hidden_thing_is_not_seen_and_known_again() {
+        let frame = |i: usize| if (8..14).contains(&i) { vec![] } else { vec![([30, 10, 50, 30], RED)] };
+        let stills: Vec<Still> = (0..20).map(|i| still(&frame(i))).collect();
+        let seen = follow(&stills);
+        assert_eq!(seen.iter().filter(|s| s.is_empty()).count(), 6);
+        assert_eq!(seen[0][0].thing, seen[19][0].thing);
+    }
 }

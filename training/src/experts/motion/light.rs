@@ -68,3 +68,22 @@ fn middle(first: &[u8], now: &[u8]) -> Option<f32> {
     let place = factors.len() / 2;
     (!factors.is_empty()).then(|| *factors.select_nth_unstable_by(place, f32::total_cmp).1)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn slow_and_sudden_changes_of_the_light_are_measured_and_undone() {
+        let wall = Picture::bricks(96, 64);
+        let mut light = Light::default();
+        assert_eq!(light.factors(&wall), [1.0; 3]);
+        for (factor, x) in [1.05, 1.1, 1.2, 1.3, 0.6, 0.55].into_iter().zip((0..).step_by(8)) {
+            let lit = wall.clone().with([x, 10, x + 30, 60], [240, 240, 240]).relit([1.0 / factor; 3]);
+            let found = light.factors(&lit);
+            assert!(found.iter().all(|f| (f / factor - 1.0).abs() < 0.02), "{factor}: {found:?}");
+            let back = lit.relit(found);
+            assert!(back.at(95)[0].abs_diff(wall.at(95)[0]) <= 2);
+        }
+    }
+}

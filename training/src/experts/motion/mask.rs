@@ -1,6 +1,6 @@
-//! Masks: smoothing, and connected parts as runs of pixels.
+//! Masks: smoothing, growing, and connected parts as runs of pixels.
 //!
-//! Comes in: one byte per pixel, 0 or 1. Goes out: the mask without single pixels, and its connected parts. What a part shows is not looked at.
+//! Comes in: one byte per pixel, 0 or 1. Goes out: other masks, and connected parts. What a part shows is not looked at.
 
 /// Pixels of one row: row, first column, and the column after the last.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -115,4 +115,87 @@ fn root(parent: &mut [usize], mut index: usize) -> usize {
         index = parent[index];
     }
     index
+}
+
+/// The pixels left, right, above and below.
+pub fn neighbours(p: usize, width: usize, count: usize) -> impl Iterator<Item = usize> {
+    let column = p % width;
+    let left = (column > 0).then(|| p - 1);
+    let right = (column + 1 < width).then_some(p + 1);
+    let up = (p >= width).then(|| p - width);
+    let down = (p + width < count).then_some(p + width);
+    [left, right, up, down].into_iter().flatten()
+}
+
+/// The mask without narrow gaps, holes and single pixels.
+pub fn enclosed(mask: &[u8], width: usize, height: usize) -> Vec<u8> {
+    let mask = majority(mask, width, height);
+    let gap = 1 + width.max(height) / 64;
+    let turn = |mask: Vec<u8>| -> Vec<u8> { mask.into_iter().map(|m| 1 - m).collect() };
+    let mask = turn(grow(&turn(grow(&mask, width, height, gap)), width, height, gap));
+    let turned: Vec<u8> = mask.iter().map(|m| 1 - m).collect();
+    let mut out = mask;
+    for part in parts(&turned, width) {
+        let [x1, y1, x2, y2] = part.bounds().map(|v| v as usize);
+        let outside = x1 == 0 || y1 == 0 || x2 == width || y2 == height;
+        if !outside && part.area() < out.len() / 8 {
+            part.pixels(width).for_each(|p| out[p] = 1);
+        }
+    }
+    out
+}
+
+/// The mask and everything within `rim` pixels of it.
+pub fn grow(mask: &[u8], width: usize, height: usize, rim: usize) -> Vec<u8> {
+    let mut out = vec![0u8; mask.len()];
+    for (p, _) in mask.iter().enumerate().filter(|(_, m)| **m != 0) {
+        let (x, y) = (p % width, p / width);
+        for row in y.saturating_sub(rim)..(y + rim + 1).min(height) {
+            out[row * width + x.saturating_sub(rim)..row * width + (x + rim + 1).min(width)].fill(1);
+        }
+    }
+    out
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn mask(rows: &[&str]) -> (Vec<u8>, usize, usize) {
+        let bytes = rows.iter().flat_map(|r| r.bytes().map(|b| u8::from(b == b'#'))).collect();
+        (bytes, rows[0].len(), rows.len())
+    }
+
+    #[test]
+    fn parts_are_joined_at_corners_and_late() {
+        let (bytes, width, _) = mask(&["#..#.#", "#..#..", ".##..#", "....#."]);
+        let found = parts(&bytes, width);
+        assert_eq!(found.iter().map(Part::area).collect::<Vec<_>>(), [6, 1, 2]);
+        assert_eq!(found[0].bounds(), [0, 0, 4, 3]);
+        assert_eq!(found[2].bounds(), [4, 2, 6, 4]);
+        assert_eq!(found[0].pixels(width).count(), 6);
+        assert!(parts(&[0; 24], width).is_empty());
+        assert_eq!(parts(&[1; 24], width).len(), 1);
+    }
+
+    #[test]
+    fn the_majority_drops_specks_and_closes_pin_holes() {
+        let (bytes, width, height) = mask(&["......", ".#....", "...###", "...#.#", "...###"]);
+        let smooth = majority(&bytes, width, height);
+        assert_eq!((smooth[width + 1], smooth[3 * width + 4]), (0, 1));
+    }
+
+    #[test]
+    fn holes_are_filled_and_bays_are_not() {
+        let mut bytes = vec![0u8; 40 * 40];
+        for p in (0..1600).filter(|p| (5..35).contains(&(p % 40)) && (5..35).contains(&(p / 40))) {
+            bytes[p] = 1;
+        }
+        let at = |x: usize, y: usize| y * 40 + x;
+        (10..20).for_each(|x| (10..16).for_each(|y| bytes[at(x, y)] = 0));
+        (25..31).for_each(|x| (20..40).for_each(|y| bytes[at(x, y)] = 0));
+        let full = enclosed(&bytes, 40, 40);
+        assert_eq!((full[at(14, 13)], full[at(28, 30)], full[at(1, 1)]), (1, 0, 0));
+        assert_eq!(grow(&bytes, 40, 40, 2)[at(3, 3)..at(3, 3) + 3], [1, 1, 1]);
+    }
 }

@@ -3,6 +3,8 @@
 //! Comes in: a frame of any size. Goes out: a [`Picture`] whose longer side is bounded: means of square blocks, so that noise is averaged away and work and
 //! memory depend little on the source. Nothing is compared here.
 
+use std::borrow::Cow;
+
 use utr_models::RgbFrame;
 
 /// A frame at working size: three planes of (height, width).
@@ -29,7 +31,9 @@ impl Picture {
         if block == 1 {
             let [red, green, blue] = &mut picture.planes;
             let places = red.iter_mut().zip(green).zip(blue);
-            places.zip(frame.data.chunks_exact(3)).for_each(|(((r, g), b), p)| (*r, *g, *b) = (p[0], p[1], p[2]));
+            places
+                .zip(frame.data.chunks_exact(3))
+                .for_each(|(((r, g), b), p)| (*r, *g, *b) = (p[0], p[1], p[2]));
             return picture;
         }
         let used = (width * block).min(frame.width);
@@ -57,22 +61,23 @@ impl Picture {
     }
 
     /// The picture moved against a shift of the camera; what comes in from outside repeats the rim.
-    pub fn unshifted(&self, [dx, dy]: [i32; 2]) -> Self {
+    pub fn unshifted(&self, [dx, dy]: [i32; 2]) -> Cow<'_, Self> {
         if [dx, dy] == [0; 2] {
-            return self.clone();
+            return Cow::Borrowed(self);
         }
         let (width, height) = (self.width as i32, self.height as i32);
         let mut out = self.clone();
         for y in 0..height {
             let from = ((y + dy).clamp(0, height - 1) * width) as usize;
             for (plane, source) in out.planes.iter_mut().zip(&self.planes) {
-                let (line, source) = (&mut plane[(y * width) as usize..][..width as usize], &source[from..][..width as usize]);
+                let (line, source) =
+                    (&mut plane[(y * width) as usize..][..width as usize], &source[from..][..width as usize]);
                 for (x, value) in (0..width).zip(line) {
                     *value = source[(x + dx).clamp(0, width - 1) as usize];
                 }
             }
         }
-        out
+        Cow::Owned(out)
     }
 
     /// The picture as it would be under a light that is not this many times as bright.
@@ -98,9 +103,112 @@ impl Picture {
     pub fn pixels(&self) -> usize {
         self.width * self.height
     }
+
+    /// Bytes that it takes.
+    pub fn bytes(&self) -> usize {
+        3 * self.pixels()
+    }
+
+    /// Gives open pixels the mean of their known neighbours, from the rim inwards.
+    pub fn fill(&mut self, open: &[u8]) {
+        let (width, height) = (self.width, self.height);
+        let mut open = open.to_vec();
+        let mut left: Vec<usize> = (0..open.len()).filter(|p| open[*p] != 0).collect();
+        if left.len() == open.len() {
+            return;
+        }
+        while !left.is_empty() {
+            let filled: Vec<(usize, [u8; 3])> = left
+                .iter()
+                .filter_map(|&p| {
+                    let (x, y) = (p % width, p / width);
+                    let (rows, columns) = (
+                        y.saturating_sub(1)..=(y + 1).min(height - 1),
+                        x.saturating_sub(1)..=(x + 1).min(width - 1),
+                    );
+                    let known = rows
+                        .flat_map(|r| columns.clone().map(move |c| r * width + c))
+                        .filter(|n| open[*n] == 0)
+                        .map(|n| self.at(n));
+                    let (sum, count) = known.fold(([0u32; 3], 0u32), |(sum, n), c| {
+                        ([0, 1, 2].map(|i| sum[i] + u32::from(c[i])), n + 1)
+                    });
+                    (count > 0).then(|| (p, sum.map(|s| (s / count) as u8)))
+                })
+                .collect();
+            for (p, colour) in filled {
+                open[p] = 0;
+                self.set(p, colour);
+            }
+            left.retain(|p| open[*p] != 0);
+        }
+    }
 }
 
 /// Largest difference over the channels.
 pub fn difference(a: [u8; 3], b: [u8; 3]) -> u8 {
     a[0].abs_diff(b[0]).max(a[1].abs_diff(b[1])).max(a[2].abs_diff(b[2]))
+}
+
+#[cfg(test)]
+impl Picture {
+    /// With a filled box: left, top, right, bottom.
+    pub fn with(mut self, [x1, y1, x2, y2]: [usize; 4], colour: [u8; 3]) -> Self {
+        for y in y1..y2.min(self.height) {
+            (x1..x2.min(self.width)).for_each(|x| self.set(y * self.width + x, colour));
+        }
+        self
+    }
+
+    /// Bricks of two greys, so that there is something to see at rest.
+    pub fn bricks(width: usize, height: usize) -> Self {
+        let mut wall = Self::plain(width, height, 90);
+        for p in 0..wall.pixels() {
+            let (row, column) = (p / width / 6, p % width / 10);
+            if (row + column) % 2 == 0 {
+                wall.set(p, [110, 106, 100]);
+            }
+        }
+        wall
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn pictures_are_means_of_blocks() {
+        let frame = RgbFrame::new(4, 2, (0..24).map(|v| v * 4).collect()).unwrap();
+        assert_eq!(Picture::block(&frame, 2), 2);
+        let small = Picture::of(&frame, 2);
+        assert_eq!((small.width, small.height), (2, 1));
+        assert_eq!([small.at(0), small.at(1)], [[30, 34, 38], [54, 58, 62]]);
+        let same = Picture::of(&frame, 1);
+        assert_eq!((0..8).flat_map(|p| same.at(p)).collect::<Vec<_>>(), frame.data);
+        // A column and a row are left over.
+        let odd = RgbFrame::new(5, 3, vec![9; 45]).unwrap();
+        assert_eq!(Picture::of(&odd, 2), Picture::plain(2, 1, 9));
+    }
+
+    #[test]
+    fn a_shift_is_undone_up_to_the_rim() {
+        let wall = Picture::bricks(40, 30).with([10, 10, 20, 18], [200, 30, 30]);
+        let seen = wall.unshifted([3, -2]).into_owned();
+        let back = seen.unshifted([-3, 2]).into_owned();
+        let inner = (0..wall.pixels()).filter(|p| (3..37).contains(&(p % 40)) && (2..28).contains(&(p / 40)));
+        inner.for_each(|p| assert_eq!(back.at(p), wall.at(p)));
+    }
+
+    #[test]
+    fn open_pixels_take_the_colour_around_them() {
+        let mut picture = Picture::plain(12, 12, 50).with([4, 4, 8, 8], [250, 0, 0]);
+        let open: Vec<u8> =
+            (0..144).map(|p| u8::from((4..8).contains(&(p % 12)) && (4..8).contains(&(p / 12)))).collect();
+        picture.fill(&open);
+        assert_eq!(picture, Picture::plain(12, 12, 50));
+        // Nothing is known: nothing is changed.
+        picture.fill(&[1; 144]);
+        assert_eq!(picture, Picture::plain(12, 12, 50));
+    }
 }

@@ -5,7 +5,8 @@
 
 use std::collections::BTreeMap;
 
-use super::follow::{Sighting, Xyxy};
+use super::boxes::{area, inside, way};
+use super::follow::Sighting;
 use crate::tracks::detections::Object;
 
 /// What turns sightings into objects.
@@ -35,7 +36,8 @@ pub fn report(seen: Vec<Vec<Sighting>>, scale: Scale) -> Vec<Vec<Object>> {
         steady(&mut course, scale.rate);
         for place in 0..course.len() {
             let object = object(&course, place, scale);
-            if object.xyxy[2] > object.xyxy[0] && object.xyxy[3] > object.xyxy[1] {
+            // A box that is expected outside of the picture shows nothing.
+            if area(object.xyxy) > 0.0 {
                 frames[course[place].0].push(object);
             }
         }
@@ -72,14 +74,9 @@ fn steady(course: &mut Course, rate: f32) {
     }
 }
 
-fn area([x1, y1, x2, y2]: Xyxy) -> f32 {
-    (x2 - x1).max(0.0) * (y2 - y1).max(0.0)
-}
-
 fn object(course: &Course, place: usize, scale: Scale) -> Object {
-    let Sighting { xyxy: [x1, y1, x2, y2], colour, seen, .. } = course[place].1;
-    let [width, height] = scale.size;
-    let share = area(course[place].1.xyxy) / (width * height);
+    let Sighting { xyxy, colour, seen, .. } = course[place].1;
+    let share = area(xyxy) / (scale.size[0] * scale.size[1]);
     let size = if share < 0.01 {
         "small"
     } else if share > 0.06 {
@@ -87,9 +84,8 @@ fn object(course: &Course, place: usize, scale: Scale) -> Object {
     } else {
         "medium"
     };
-    let edges = [x1.max(0.0), y1.max(0.0), x2.min(width), y2.min(height)];
     Object {
-        xyxy: edges.map(|v| v * scale.block),
+        xyxy: inside(xyxy, scale.size).map(|v| v * scale.block),
         score: score(course, seen, scale.rate),
         category: "object".into(),
         appearance: Some(format!("{size} {colour}")),
@@ -120,7 +116,7 @@ fn movement(course: &Course, place: usize, scale: Scale) -> Option<&'static str>
     let first = (0..=place).rev().take_while(near).last()?;
     let last = (place..course.len()).take_while(near).last()?;
     let (a, b) = (course[first].1.xyxy, course[last].1.xyxy);
-    let [dx, dy] = [(b[0] + b[2] - a[0] - a[2]) / 2.0, (b[1] + b[3] - a[1] - a[3]) / 2.0];
+    let [dx, dy] = way(a, b);
     if dx.hypot(dy) >= LEAST_WAY * scale.size[0].hypot(scale.size[1]) {
         return Some(match (dx.abs() >= dy.abs(), dx > 0.0, dy > 0.0) {
             (true, true, _) => "moves right",
@@ -133,4 +129,46 @@ fn movement(course: &Course, place: usize, scale: Scale) -> Option<&'static str>
         return Some("grows");
     }
     (area(a) >= LEAST_GROWTH * area(b)).then_some("shrinks")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const SCALE: Scale = Scale { block: 2.0, size: [100.0, 100.0], rate: 10.0 };
+
+    fn course(boxes: &[[f32; 4]]) -> Vec<Vec<Sighting>> {
+        let sighting = |xyxy: &[f32; 4]| Sighting { thing: 1, xyxy: *xyxy, seen: 1.0, colour: "red" };
+        boxes.iter().map(|b| vec![sighting(b)]).collect()
+    }
+
+    #[test]
+    fn what_lasts_is_believed_and_what_flickers_is_not() {
+        let long = report(course(&[[10.0, 10.0, 30.0, 30.0]; 20]), SCALE);
+        assert!(long.iter().all(|o| o[0].score > 0.9 && o[0].xyxy == [20.0, 20.0, 60.0, 60.0]));
+        assert_eq!((long[0][0].appearance.as_deref(), &long[0][0].action), (Some("medium red"), &None));
+        assert!(report(course(&[[10.0, 10.0, 30.0, 30.0]; 2]), SCALE)[0][0].score < 0.6);
+    }
+
+    #[test]
+    fn a_flash_does_not_swell_the_box_and_growth_does() {
+        let mut boxes = vec![[40.0, 40.0, 60.0, 60.0]; 12];
+        boxes[4..9].fill([34.0, 34.0, 66.0, 66.0]);
+        let steady = report(course(&boxes), SCALE);
+        assert!(steady.iter().all(|o| o[0].xyxy == [80.0, 80.0, 120.0, 120.0]));
+        let grown: Vec<[f32; 4]> = (0..12).map(|i| [40.0 - i as f32, 40.0, 60.0 + i as f32, 60.0]).collect();
+        let said = report(course(&grown), SCALE);
+        assert_eq!(said[11][0].xyxy, [58.0, 80.0, 142.0, 120.0]);
+        assert_eq!(said[6][0].action.as_deref(), Some("grows"));
+    }
+
+    #[test]
+    fn movement_has_a_direction_and_boxes_end_at_the_rim() {
+        let boxes: Vec<[f32; 4]> =
+            (0..12).map(|i| [85.0 + 2.0 * i as f32, 10.0, 105.0 + 2.0 * i as f32, 30.0]).collect();
+        let said = report(course(&boxes), SCALE);
+        assert_eq!(said[3][0].action.as_deref(), Some("moves right"));
+        assert_eq!(said[3][0].xyxy[2], 200.0);
+        assert!(said[8..].iter().all(Vec::is_empty));
+    }
 }

@@ -1,10 +1,11 @@
 //! Objects at rest: where the colour that is seen longest is no scenery.
 //!
-//! Comes in: a scene as first learned, and the pictures. Every patch of a picture that differs from the scene is asked which of the two fits the surroundings: where
-//! it is the picture, an object of the scene has left; where it is neither, something changes in place; where a patch goes on beyond its border in its own colours,
-//! that part stands still. Goes out: the scene with those pixels as they look without the object, or as their surroundings do. What never moves nor changes stays.
+//! Comes in: a scene as first learned, and the pictures. Every patch of a picture that differs from the scene is asked which of the two fits the surroundings: where it is the
+//! picture, an object of the scene has left; where it is neither, something changes in place; where a moving patch goes on beyond its border in its own colours, that part stands
+//! still. Goes out: the scene with those pixels as they look without the object, or as their surroundings do. What never moves nor changes stays.
 
-use super::mask::{Part, parts};
+use super::mask::{Part, enclosed, grow, parts};
+use super::patches::{LEAST_PATCH, Palette, Patches};
 use super::picture::{Picture, difference};
 use super::scene::Scene;
 
@@ -14,14 +15,16 @@ const ROUNDS: usize = 4;
 const MOST_MOVING: f32 = 0.6;
 /// Least number of pictures that must find a pixel wrong.
 const LEAST_VOTES: f32 = 1.5;
-/// Patches of fewer pixels say nothing.
-const LEAST_PATCH: usize = 6;
+/// Pairs of pixels across a border, fewer of which say nothing.
+const LEAST_BORDER: f32 = 4.0;
 /// Least balance for or against a patch.
 const DECISIVE: f32 = 0.3;
 /// Share of its border along which picture and scene both change, of a patch that changes in place.
 const IN_PLACE: f32 = 0.6;
-/// Least share of the border of a resting part that touches the moving part.
-const LEAST_TOUCH: f32 = 0.08;
+/// Share of a patch that looks like its surroundings, above which it shows them.
+const SHOWS: f32 = 0.5;
+/// Largest still part, in areas of what moves beside it.
+const MOST_STILL: usize = 3;
 /// Pixels around a wrong one that are taken to be wrong, too: a blurred rim.
 const RIM: usize = 2;
 
@@ -33,60 +36,52 @@ struct Votes {
     shown: Vec<([u32; 3], u32)>,
 }
 
+impl Votes {
+    fn show(&mut self, pixel: usize, colour: [u8; 3]) {
+        let (sum, count) = &mut self.shown[pixel];
+        (0..3).for_each(|c| sum[c] += u32::from(colour[c]));
+        *count += 1;
+    }
+}
+
 /// Corrects the scene.
 pub fn correct(scene: &mut Scene, pictures: &[Picture]) {
-    let (width, height) = (scene.picture.width, scene.picture.height);
     for _ in 0..ROUNDS {
-        let pixels = width * height;
+        let pixels = scene.picture.pixels();
         let mut votes =
             Votes { sound: vec![0.0; pixels], wrong: vec![0.0; pixels], shown: vec![([0; 3], 0); pixels] };
         pictures.iter().for_each(|picture| look(scene, picture, &mut votes));
-        let wrong: Vec<u8> = (votes.wrong.iter().zip(&votes.sound))
-            .map(|(wrong, sound)| u8::from(*wrong >= LEAST_VOTES && wrong > sound))
-            .collect();
-        let wrong = enclosed(&wrong, width, height);
-        debug(scene, &votes, &wrong); // DEBUG
-        if wrong.iter().filter(|w| **w != 0).count() < LEAST_PATCH {
+        if !mend(scene, &votes) {
             break;
-        }
-        let mut open = grow(&wrong, width, height, RIM);
-        let before = scene.picture.clone();
-        for (pixel, (sum, count)) in votes.shown.iter().enumerate() {
-            if wrong[pixel] != 0 && *count > 1 {
-                scene.picture.set(pixel, sum.map(|s| ((s + count / 2) / count) as u8));
-                open[pixel] = 0;
-            }
-        }
-        fill(&mut scene.picture, &open);
-        // What was only enclosed, and looks like what is around, is a hole.
-        let filled = (0..pixels).filter(|p| open[*p] != 0 && votes.wrong[*p] < LEAST_VOTES);
-        for p in filled {
-            if difference(scene.picture.at(p), before.at(p)) <= 2 * scene.threshold {
-                scene.picture.set(p, before.at(p));
-            }
         }
     }
 }
 
-/// One picture's patches.
-struct Patches<'a> {
-    scene: &'a Scene,
-    picture: &'a Picture,
-    /// Number of the patch per pixel, 0 outside of all.
-    labels: Vec<u32>,
-    /// Pixels by patch; the first is empty.
-    members: Vec<Vec<usize>>,
-}
-
-/// What a patch's border looks like.
-#[derive(Default)]
-struct Border {
-    /// Pairs across the border that only the scene, only the picture, or both tell apart.
-    scene: f32,
-    picture: f32,
-    both: f32,
-    /// Pixels just outside that look like the patch.
-    alike: Vec<usize>,
+/// Mends what the votes find wrong; whether there was anything.
+fn mend(scene: &mut Scene, votes: &Votes) -> bool {
+    let (width, height) = (scene.picture.width, scene.picture.height);
+    let wrong = |(wrong, sound): (&f32, &f32)| u8::from(*wrong >= LEAST_VOTES && wrong > sound);
+    let wrong: Vec<u8> = votes.wrong.iter().zip(&votes.sound).map(wrong).collect();
+    let wrong = enclosed(&wrong, width, height);
+    if wrong.iter().filter(|w| **w != 0).count() < LEAST_PATCH {
+        return false;
+    }
+    let mut open = grow(&wrong, width, height, RIM);
+    let before = scene.picture.clone();
+    for (pixel, (sum, count)) in votes.shown.iter().enumerate() {
+        if wrong[pixel] != 0 && *count > 1 {
+            scene.picture.set(pixel, sum.map(|s| ((s + count / 2) / count) as u8));
+            open[pixel] = 0;
+        }
+    }
+    scene.picture.fill(&open);
+    // What was only enclosed, and looks like what is around, is a hole.
+    for p in (0..open.len()).filter(|p| open[*p] != 0 && votes.wrong[*p] < LEAST_VOTES) {
+        if difference(scene.picture.at(p), before.at(p)) <= scene.threshold.saturating_mul(2) {
+            scene.picture.set(p, before.at(p));
+        }
+    }
+    true
 }
 
 /// Gathers the votes of one picture.
@@ -96,55 +91,73 @@ fn look(scene: &Scene, picture: &Picture, votes: &mut Votes) {
     if moving == 0 || moving as f32 > MOST_MOVING * mask.len() as f32 {
         return;
     }
-    let width = picture.width;
-    let mut patches =
-        Patches { scene, picture, labels: vec![0; mask.len()], members: vec![Vec::new()] };
-    for group in groups(parts(&mask, width)) {
-        let first = patches.members.len();
-        group.iter().for_each(|part| patches.divide(part, &mask));
-        let around = patches.around(bounds(&group), &mask);
-        let (mut seeds, mut palette) = (Vec::new(), Palette::default());
-        for label in first..patches.members.len() {
-            let members = &patches.members[label];
-            if members.len() < LEAST_PATCH {
-                continue;
-            }
-            let border = patches.border(label as u32);
-            let sum = border.scene + border.picture + border.both;
-            if sum < 4.0 {
-                continue;
-            }
-            let [now, at_rest] = patches.likeness(members, &around);
-            if std::env::var("UTR_TRACE").is_ok() { eprintln!("patch {} at {:?} scene {} picture {} both {} now {now:.2} rest {at_rest:.2}", members.len(), (members[0] % width, members[0]/width), border.scene, border.picture, border.both); } // DEBUG
-            if border.both >= IN_PLACE * sum {
-                members.iter().for_each(|&p| votes.wrong[p] += 1.0);
-                continue;
-            }
-            let balance = (border.scene - border.picture) / sum + now - at_rest;
-            if balance >= DECISIVE {
-                for &p in members {
-                    votes.wrong[p] += 1.0;
-                    if now >= 0.5 {
-                        let (sum, count) = &mut votes.shown[p];
-                        let colour = picture.at(p);
-                        (0..3).for_each(|c| sum[c] += u32::from(colour[c]));
-                        *count += 1;
-                    }
+    let mut patches = Patches::new(scene, picture, &mask);
+    let groups = groups(parts(&mask, picture.width));
+    let divided: Vec<Vec<usize>> =
+        groups.iter().map(|group| group.iter().flat_map(|part| patches.divide(part)).collect()).collect();
+    for (group, labels) in groups.iter().zip(divided) {
+        let around = patches.around(bounds(group));
+        let (mut alike, mut palette) = (Vec::new(), Palette::default());
+        for label in labels {
+            let members = patches.members(label);
+            match judge(&patches, label, &around) {
+                Verdict::Nothing => {}
+                Verdict::Changes => members.iter().for_each(|&p| votes.wrong[p] += 1.0),
+                Verdict::Leaves { shows } => {
+                    members.iter().for_each(|&p| votes.wrong[p] += 1.0);
+                    members.iter().filter(|_| shows).for_each(|&p| votes.show(p, picture.at(p)));
                 }
-            } else if balance <= -DECISIVE {
-                members.iter().for_each(|&p| votes.sound[p] += 1.0);
-                seeds.extend(border.alike);
-                members.iter().for_each(|&p| palette.add(picture.at(p)));
+                Verdict::Stands { beside } => {
+                    members.iter().for_each(|&p| votes.sound[p] += 1.0);
+                    members.iter().for_each(|&p| palette.add(picture.at(p)));
+                    alike.extend(beside);
+                }
             }
         }
         around.iter().for_each(|&p| palette.remove(picture.at(p)));
-        let most = 3 * group.iter().map(Part::area).sum::<usize>();
-        for (still, touch) in patches.still(&seeds, &palette, most) {
+        let most = MOST_STILL * group.iter().map(Part::area).sum::<usize>();
+        for (still, touch) in patches.still(&alike, &palette, most) {
             still.into_iter().for_each(|p| votes.wrong[p] += (4.0 * touch).min(1.0));
         }
     }
 }
 
+/// What a patch that differs from the scene tells.
+enum Verdict {
+    /// Nothing.
+    Nothing,
+    /// Something changes in place: the scene is wrong.
+    Changes,
+    /// Something has left: the scene is wrong, and where the patch looks like its surroundings it shows the right one.
+    Leaves { shows: bool },
+    /// Something stands before the scene, which is right; `beside` it are still pixels that look like it.
+    Stands { beside: Vec<usize> },
+}
+
+fn judge(patches: &Patches, label: usize, around: &[usize]) -> Verdict {
+    if patches.members(label).len() < LEAST_PATCH {
+        return Verdict::Nothing;
+    }
+    let border = patches.border(label);
+    let sum = border.scene + border.picture + border.both;
+    if sum < LEAST_BORDER {
+        return Verdict::Nothing;
+    }
+    if border.both >= IN_PLACE * sum {
+        return Verdict::Changes;
+    }
+    let [now, at_rest] = patches.likeness(label, around);
+    let balance = (border.scene - border.picture) / sum + now - at_rest;
+    if balance >= DECISIVE {
+        Verdict::Leaves { shows: now >= SHOWS }
+    } else if balance <= -DECISIVE {
+        Verdict::Stands { beside: border.alike }
+    } else {
+        Verdict::Nothing
+    }
+}
+
+/// The box around some parts.
 fn bounds(group: &[Part]) -> [usize; 4] {
     let all = group.iter().map(|p| p.bounds().map(|v| v as usize));
     all.fold([usize::MAX, usize::MAX, 0, 0], |a, b| {
@@ -174,284 +187,72 @@ fn close(a: &[usize; 4], b: &[usize; 4]) -> bool {
     (0..2).all(|i| a[i] < b[i + 2] + room && b[i] < a[i + 2] + room)
 }
 
-impl Patches<'_> {
-    /// Divides a part of the mask where the colour of the picture or of the scene changes.
-    fn divide(&mut self, part: &Part, mask: &[u8]) {
-        let (width, step) = (self.picture.width, self.scene.threshold / 2);
-        let mut stack = Vec::new();
-        for start in part.pixels(width) {
-            if self.labels[start] != 0 {
-                continue;
-            }
-            let label = self.members.len() as u32;
-            let mut members = Vec::new();
-            self.labels[start] = label;
-            stack.push(start);
-            while let Some(p) = stack.pop() {
-                members.push(p);
-                for n in neighbours(p, width, mask.len()) {
-                    let same = mask[n] != 0 && self.labels[n] == 0;
-                    let even = |of: &Picture| difference(of.at(p), of.at(n)) <= step;
-                    if same && even(self.picture) && even(&self.scene.picture) {
-                        self.labels[n] = label;
-                        stack.push(n);
-                    }
-                }
-            }
-            self.members.push(members);
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::motion::mask;
+
+    const RED: [u8; 3] = [210, 50, 40];
+
+    fn wall() -> Picture {
+        Picture::bricks(96, 64)
+    }
+
+    /// The box of all that stands before the scene.
+    fn box_before(scene: &Scene, picture: &Picture) -> [u32; 4] {
+        let parts = mask::parts(&scene.foreground(picture), picture.width);
+        assert_eq!(parts.len(), 1, "{parts:?}");
+        parts[0].bounds()
+    }
+
+    fn close(a: [u32; 4], b: [u32; 4]) {
+        assert!((0..4).all(|i| a[i].abs_diff(b[i]) <= 2), "{a:?} {b:?}");
+    }
+
+    #[test]
+    fn what_rests_for_most_of_the_time_and_then_leaves_is_found_from_the_start() {
+        let at = |x: usize| wall().with([x, 20, x + 20, 40], RED);
+        let mut pictures = vec![at(10); 30];
+        pictures.extend((1..=10).map(|i| at(10 + 6 * i)));
+        let scene = Scene::learn(&pictures, 24);
+        close(box_before(&scene, &pictures[0]), [10, 20, 30, 40]);
+        close(box_before(&scene, &pictures[39]), [70, 20, 90, 40]);
+    }
+
+    #[test]
+    fn what_only_grows_for_a_moment_is_found_at_rest() {
+        let at = |half: usize| wall().with([48 - half, 32 - half, 48 + half, 32 + half], RED);
+        let mut pictures = vec![at(9); 30];
+        pictures.extend([11, 13, 15, 15, 13, 11].map(at));
+        let scene = Scene::learn(&pictures, 24);
+        close(box_before(&scene, &pictures[0]), [39, 23, 57, 41]);
+    }
+
+    #[test]
+    fn what_changes_its_colour_in_place_stands_before_its_surroundings() {
+        let at = |colour| wall().with([30, 20, 50, 40], colour);
+        let mut pictures = vec![at(RED); 12];
+        pictures.extend(vec![at([40, 60, 220]); 12]);
+        pictures.extend(vec![at([250, 250, 250]); 12]);
+        let scene = Scene::learn(&pictures, 24);
+        for place in [0, 12, 24] {
+            close(box_before(&scene, &pictures[place]), [30, 20, 50, 40]);
         }
     }
 
-    /// Some pixels at rest around a box, spread evenly.
-    fn around(&self, [x1, y1, x2, y2]: [usize; 4], mask: &[u8]) -> Vec<usize> {
-        let (width, height) = (self.picture.width, self.picture.height);
-        let room = 6 + (x2 - x1).max(y2 - y1) / 3;
-        let (xs, ys) = (x1.saturating_sub(room)..(x2 + room).min(width), y1.saturating_sub(room)..(y2 + room).min(height));
-        let step = ((xs.len() * ys.len()) as f32 / 900.0).sqrt().ceil().max(1.0) as usize;
-        let inside = |x: usize, y: usize| (x1..x2).contains(&x) && (y1..y2).contains(&y);
-        ys.step_by(step)
-            .flat_map(|y| xs.clone().step_by(step).filter(move |x| !inside(*x, y)).map(move |x| y * width + x))
-            .filter(|p| mask[*p] == 0)
-            .collect()
+    #[test]
+    fn what_stands_on_the_wall_and_is_only_passed_stays_part_of_it() {
+        let poster = wall().with([40, 8, 56, 56], [60, 60, 160]);
+        let pictures: Vec<Picture> =
+            (0..40).map(|i| poster.clone().with([2 * i, 16, 2 * i + 14, 50], [20, 20, 24])).collect();
+        let scene = Scene::learn(&pictures, 24);
+        assert_eq!(scene.foreground(&poster).iter().max(), Some(&0));
     }
 
-    /// Share of a patch's pixels that look like something around it, in the picture and in the scene.
-    fn likeness(&self, members: &[usize], around: &[usize]) -> [f32; 2] {
-        let share = |picture: &Picture| {
-            let mut palette = [0u16; 4096];
-            around.iter().for_each(|&p| palette[bin(self.picture.at(p))] += 1);
-            let least = (around.len() / 50 + 1) as u16;
-            let step = (members.len() / 64).max(1);
-            let picked = members.iter().step_by(step);
-            let all = picked.clone().count().max(1);
-            let like = picked.filter(|p| near(bin(picture.at(**p))).map(|b| palette[b]).sum::<u16>() >= least);
-            like.count() as f32 / all as f32
-        };
-        [share(self.picture), share(&self.scene.picture)]
-    }
-
-    /// Compares both sides of a patch's border, past its blur.
-    fn border(&self, label: u32) -> Border {
-        let (width, height) = (self.picture.width as isize, self.picture.height as isize);
-        let threshold = self.scene.threshold;
-        let mut border = Border::default();
-        for &p in &self.members[label as usize] {
-            let (x, y) = (p as isize % width, p as isize / width);
-            for (dx, dy) in [(1, 0), (-1, 0), (0, 1), (0, -1)] {
-                let at = |k: isize| {
-                    let (x, y) = (x + k * dx, y + k * dy);
-                    (x >= 0 && y >= 0 && x < width && y < height).then_some((y * width + x) as usize)
-                };
-                let (Some(next), Some(outer)) = (at(1), at(3)) else { continue };
-                if self.labels[next] == label || self.labels[outer] == label {
-                    continue;
-                }
-                let inner = at(-1).filter(|i| self.labels[*i] == label).unwrap_or(p);
-                let scene = difference(self.scene.picture.at(inner), self.scene.picture.at(outer));
-                let now = difference(self.picture.at(inner), self.picture.at(outer));
-                if scene > threshold && scene / 2 >= now {
-                    // Between two patches that are told apart by the scene alone this is no news.
-                    if self.labels[outer] == 0 {
-                        border.scene += 1.0;
-                        border.alike.push(outer);
-                    }
-                } else if now > threshold && now / 2 >= scene {
-                    border.picture += 1.0;
-                } else if now > threshold && scene > threshold {
-                    border.both += 1.0;
-                }
-            }
-        }
-        border
-    }
-
-    /// The connected still parts from `seeds` on in the colours of what moves, but for those larger than `most` and those that hardly touch it.
-    fn still(&self, seeds: &[usize], palette: &Palette, most: usize) -> Vec<(Vec<usize>, f32)> {
-        let (width, count) = (self.picture.width, self.labels.len());
-        let mut part = vec![0u32; count];
-        let fits = |p: usize| self.labels[p] == 0 && palette.has(self.picture.at(p));
-        let mut found: Vec<Vec<usize>> = Vec::new();
-        for &seed in seeds.iter().filter(|s| fits(**s)) {
-            if part[seed] != 0 {
-                continue;
-            }
-            let own = found.len() as u32 + 1;
-            let (mut members, mut stack) = (Vec::new(), vec![seed]);
-            part[seed] = own;
-            while let Some(p) = stack.pop() {
-                members.push(p);
-                for n in neighbours(p, width, count) {
-                    if part[n] == 0 && fits(n) {
-                        part[n] = own;
-                        stack.push(n);
-                    }
-                }
-            }
-            found.push(members);
-        }
-        let kept = |(members, own): (Vec<usize>, u32)| {
-            let edges = outline(&members, width);
-            let touching = seeds.iter().filter(|s| part[**s] == own).count();
-            let sized = (LEAST_PATCH..=most).contains(&members.len());
-            let touch = touching as f32 / edges.max(1) as f32;
-            if std::env::var("UTR_TRACE").is_ok() { eprintln!("  still {} at {:?} edges {edges} touching {touching} most {most}", members.len(), (members[0] % width, members[0]/width)); } // DEBUG
-            (sized && touch >= LEAST_TOUCH).then_some((members, touch))
-        };
-        found.into_iter().zip(1..).filter_map(kept).collect()
-    }
-}
-
-/// Length of the outer border of a connected set of pixels.
-fn outline(members: &[usize], width: usize) -> usize {
-    let reach = |b: [usize; 4], p: &usize| {
-        let (x, y) = (p % width, p / width);
-        [b[0].min(x), b[1].min(y), b[2].max(x), b[3].max(y)]
-    };
-    let [x1, y1, x2, y2] = members.iter().fold([usize::MAX, usize::MAX, 0, 0], reach);
-    // A frame of one pixel around, from which the outside is flooded.
-    let (columns, rows) = (x2 - x1 + 3, y2 - y1 + 3);
-    let mut set = vec![0u8; columns * rows];
-    members.iter().for_each(|p| set[(p / width - y1 + 1) * columns + p % width - x1 + 1] = 1);
-    let (mut edges, mut stack) = (0, vec![0]);
-    set[0] = 2;
-    while let Some(p) = stack.pop() {
-        for n in neighbours(p, columns, columns * rows) {
-            match set[n] {
-                1 => edges += 1,
-                0 => {
-                    set[n] = 2;
-                    stack.push(n);
-                }
-                _ => {}
-            }
-        }
-    }
-    edges
-}
-
-/// A set of colours, four bits a channel.
-struct Palette([bool; 4096]);
-
-impl Default for Palette {
-    fn default() -> Self {
-        Self([false; 4096])
-    }
-}
-
-impl Palette {
-    fn add(&mut self, colour: [u8; 3]) {
-        near(bin(colour)).for_each(|b| self.0[b] = true);
-    }
-
-    fn remove(&mut self, colour: [u8; 3]) {
-        near(bin(colour)).for_each(|b| self.0[b] = false);
-    }
-
-    fn has(&self, colour: [u8; 3]) -> bool {
-        self.0[bin(colour)]
-    }
-}
-
-fn bin(colour: [u8; 3]) -> usize {
-    colour.iter().fold(0, |bin, v| bin << 4 | usize::from(v >> 4))
-}
-
-/// A bin and those next to it along one channel.
-fn near(bin: usize) -> impl Iterator<Item = usize> {
-    let step = move |shift: usize| {
-        let level = bin >> shift & 15;
-        let down = (level > 0).then(|| bin - (1 << shift));
-        let up = (level < 15).then(|| bin + (1 << shift));
-        [down, up]
-    };
-    [Some(bin)].into_iter().chain([8, 4, 0].into_iter().flat_map(step)).flatten()
-}
-
-/// The pixels left, right, above and below.
-pub fn neighbours(p: usize, width: usize, count: usize) -> impl Iterator<Item = usize> {
-    let column = p % width;
-    let left = (column > 0).then(|| p - 1);
-    let right = (column + 1 < width).then_some(p + 1);
-    let up = (p >= width).then(|| p - width);
-    let down = (p + width < count).then_some(p + width);
-    [left, right, up, down].into_iter().flatten()
-}
-
-/// The mask without narrow gaps, holes and single pixels.
-fn enclosed(mask: &[u8], width: usize, height: usize) -> Vec<u8> {
-    let mask = super::mask::majority(mask, width, height);
-    let gap = 1 + width.max(height) / 64;
-    let turn = |mask: Vec<u8>| -> Vec<u8> { mask.into_iter().map(|m| 1 - m).collect() };
-    let mask = turn(grow(&turn(grow(&mask, width, height, gap)), width, height, gap));
-    let turned: Vec<u8> = mask.iter().map(|m| 1 - m).collect();
-    let mut out = mask;
-    for part in parts(&turned, width) {
-        let [x1, y1, x2, y2] = part.bounds().map(|v| v as usize);
-        let outside = x1 == 0 || y1 == 0 || x2 == width || y2 == height;
-        if !outside && part.area() < out.len() / 8 {
-            part.pixels(width).for_each(|p| out[p] = 1);
-        }
-    }
-    out
-}
-
-/// The mask and everything within `rim` pixels of it.
-fn grow(mask: &[u8], width: usize, height: usize, rim: usize) -> Vec<u8> {
-    let mut out = vec![0u8; mask.len()];
-    for (p, _) in mask.iter().enumerate().filter(|(_, m)| **m != 0) {
-        let (x, y) = (p % width, p / width);
-        for row in y.saturating_sub(rim)..(y + rim + 1).min(height) {
-            out[row * width + x.saturating_sub(rim)..row * width + (x + rim + 1).min(width)].fill(1);
-        }
-    }
-    out
-}
-
-/// Gives open pixels the mean of their known neighbours, from the rim inwards.
-fn fill(picture: &mut Picture, open: &[u8]) {
-    let (width, height) = (picture.width, picture.height);
-    let mut open = open.to_vec();
-    let mut left: Vec<usize> = (0..open.len()).filter(|p| open[*p] != 0).collect();
-    if left.len() == open.len() {
-        return;
-    }
-    while !left.is_empty() {
-        let filled: Vec<(usize, [u8; 3])> = left
-            .iter()
-            .filter_map(|&p| {
-                let (x, y) = (p % width, p / width);
-                let (rows, columns) =
-                    (y.saturating_sub(1)..=(y + 1).min(height - 1), x.saturating_sub(1)..=(x + 1).min(width - 1));
-                let known = rows
-                    .flat_map(|r| columns.clone().map(move |c| r * width + c))
-                    .filter(|n| open[*n] == 0)
-                    .map(|n| picture.at(n));
-                let (sum, count) = known.fold(([0u32; 3], 0u32), |(sum, n), c| {
-                    ([0, 1, 2].map(|i| sum[i] + u32::from(c[i])), n + 1)
-                });
-                (count > 0).then(|| (p, sum.map(|s| (s / count) as u8)))
-            })
-            .collect();
-        for (p, colour) in filled {
-            open[p] = 0;
-            picture.set(p, colour);
-        }
-        left.retain(|p| open[*p] != 0);
-    }
-}
-
-// DEBUG
-fn debug(scene: &Scene, votes: &Votes, wrong: &[u8]) {
-    use std::sync::atomic::*;
-    static N: AtomicUsize = AtomicUsize::new(0);
-    if let Ok(path) = std::env::var("UTR_DUMP") {
-        let n = N.fetch_add(1, Ordering::SeqCst);
-        let (w, h) = (scene.picture.width, scene.picture.height);
-        let mut out = format!("P6 {} {} 255\n", w * 2, h).into_bytes();
-        for y in 0..h {
-            for x in 0..w { out.extend(scene.picture.at(y * w + x)); }
-            for x in 0..w { let p = y * w + x; out.extend([(votes.wrong[p] * 8.0).min(255.0) as u8, (votes.sound[p] * 8.0).min(255.0) as u8, wrong[p] * 255]); }
-        }
-        std::fs::write(format!("{path}/{n:03}.ppm"), out).unwrap();
+    #[test]
+    fn what_never_moves_is_scenery() {
+        let still = wall().with([30, 20, 50, 40], RED);
+        let scene = Scene::learn(&vec![still.clone(); 20], 24);
+        assert_eq!(scene.picture, still);
     }
 }

@@ -9,6 +9,8 @@ use super::rest;
 
 /// Pictures that a scene is learned from, at most.
 const MOST_PICTURES: usize = 96;
+/// Pixels of all of them, at most.
+const MOST_PIXELS: usize = 32 << 20;
 
 /// Keeps pictures evenly spread over a stream of unknown length.
 #[derive(Debug)]
@@ -25,10 +27,11 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// The next picture of the stream; it is made only where it is kept.
-    pub fn offer(&mut self, make: impl FnOnce() -> Picture) {
+    /// The next picture of the stream, of so many pixels; it is made only where it is kept.
+    pub fn offer(&mut self, pixels: usize, make: impl FnOnce() -> Picture) {
+        let room = MOST_PICTURES.min(MOST_PIXELS / pixels.max(1)).max(8);
         if self.seen.is_multiple_of(self.every) {
-            if self.kept.len() == MOST_PICTURES {
+            if self.kept.len() >= room {
                 let mut place = 0;
                 self.kept.retain(|_| {
                     place += 1;
@@ -149,4 +152,53 @@ fn longest(values: &[[u8; 3]], tolerance: u8) -> ([u8; 3], f32) {
     let members: Vec<[u8; 3]> =
         values.iter().copied().filter(|v| difference(most.0, *v) <= tolerance).collect();
     mean(&members)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn passing(from: usize) -> Picture {
+        Picture::bricks(60, 40).with([from, 12, from + 10, 26], [200, 40, 40])
+    }
+
+    #[test]
+    fn what_passes_is_not_part_of_the_scene() {
+        let pictures: Vec<Picture> = (0..10).map(|i| passing(5 * i)).collect();
+        let scene = Scene::learn(&pictures, 24);
+        assert_eq!(scene.picture, Picture::bricks(60, 40));
+        let mask = scene.foreground(&passing(20));
+        assert!(mask[20 * 60 + 25] == 1 && mask[20 * 60 + 50] == 0);
+        assert_eq!(mask.iter().map(|m| usize::from(*m)).sum::<usize>(), 10 * 14 - 4);
+    }
+
+    #[test]
+    fn noise_raises_the_threshold() {
+        let mut state = 1u32;
+        let mut noisy = || {
+            let mut picture = Picture::bricks(60, 40);
+            for value in picture.planes.iter_mut().flatten() {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *value = value.saturating_add_signed((state >> 24) as i8 / 8);
+            }
+            picture
+        };
+        let pictures: Vec<Picture> = (0..20).map(|_| noisy()).collect();
+        let scene = Scene::learn(&pictures, 24);
+        assert!((30..80).contains(&scene.threshold), "{}", scene.threshold);
+        assert_eq!(scene.foreground(&noisy()).iter().max(), Some(&0));
+    }
+
+    #[test]
+    fn a_stream_of_any_length_is_sampled_evenly() {
+        let mut sampler = Sampler::default();
+        (0..1000).for_each(|i| sampler.offer(64, || Picture::plain(8, 8, (i / 4) as u8)));
+        let levels: Vec<u8> = sampler.pictures().iter().map(|p| p.at(0)[0]).collect();
+        assert!((48..=96).contains(&levels.len()), "{}", levels.len());
+        let step = levels[1] - levels[0];
+        assert!(levels.windows(2).all(|w| w[1] - w[0] == step), "{levels:?}");
+        let mut large = Sampler::default();
+        (0..100).for_each(|_| large.offer(4 << 20, || Picture::plain(8, 8, 0)));
+        assert!(large.pictures().len() <= 8);
+    }
 }

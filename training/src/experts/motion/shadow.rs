@@ -53,3 +53,30 @@ pub fn trim(part: &mut Part, scene: &Scene, picture: &Picture) {
         (*from, *to) = ((*from).max(left), (*to).min(right));
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::motion::mask;
+
+    #[test]
+    fn a_shadow_beside_a_thing_is_cut_off_and_a_dark_thing_is_kept() {
+        let wall = Picture::bricks(96, 64);
+        let scene = Scene { picture: wall.clone(), threshold: 24 };
+        let mut picture = wall.clone();
+        for p in
+            (0..picture.pixels()).filter(|p| (30..70).contains(&(p % 96)) && (40..50).contains(&(p / 96)))
+        {
+            picture.set(p, wall.at(p).map(|v| (f32::from(v) * 0.6) as u8));
+        }
+        let shadow = mask::parts(&scene.foreground(&picture), 96);
+        let picture = picture.with([30, 10, 45, 50], [200, 60, 50]);
+        let mut parts = mask::parts(&scene.foreground(&picture), 96);
+        assert!(parts.len() == 1 && parts[0].bounds()[2] == 70);
+        trim(&mut parts[0], &scene, &picture);
+        assert_eq!(parts[0].bounds(), [30, 10, 45, 50]);
+        let mut alone = shadow[0].clone();
+        trim(&mut alone, &scene, &picture.with([0, 0, 96, 64], [60, 60, 60]));
+        assert_eq!(alone, shadow[0]);
+    }
+}

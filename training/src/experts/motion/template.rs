@@ -30,7 +30,8 @@ impl Template {
         // An odd step, so that columns do not line up.
         let step = (area / MOST_POINTS).max(1) | 1;
         let pixels = parts.iter().flat_map(|p| p.pixels(picture.width)).step_by(step);
-        let place = |p: usize| [(p % picture.width) as i32 - corner[0], (p / picture.width) as i32 - corner[1]];
+        let place =
+            |p: usize| [(p % picture.width) as i32 - corner[0], (p / picture.width) as i32 - corner[1]];
         let pitch = (step as f32).sqrt().ceil() as i32;
         Self { points: pixels.map(|p| (place(p), picture.at(p))).collect(), pitch }
     }
@@ -81,7 +82,8 @@ impl Template {
             if inside && difference(picture.at((y * width + x) as usize), *colour) <= SAME {
                 for row in (y - reach).max(0)..(y + reach + 1).min(height) {
                     let columns = (x - reach).max(0)..(x + reach + 1).min(width);
-                    open[(row * width + columns.start) as usize..(row * width + columns.end) as usize].fill(false);
+                    open[(row * width + columns.start) as usize..(row * width + columns.end) as usize]
+                        .fill(false);
                 }
             }
         }
@@ -103,5 +105,32 @@ impl Template {
         }
         // What lies mostly outside is hardly known.
         found as f32 / inside.max(self.points.len() as u32 / 4).max(1) as f32
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::experts::motion::mask;
+
+    #[test]
+    fn a_look_is_found_again_where_it_moved_and_its_pixels_are_given_once() {
+        let wall = Picture::plain(80, 60, 30);
+        let striped = |picture: Picture, x: usize| {
+            picture.with([x, 20, x + 20, 30], [200, 40, 40]).with([x, 30, x + 20, 40], [40, 60, 200])
+        };
+        let first = striped(wall.clone(), 20);
+        let mask: Vec<u8> = (0..first.pixels()).map(|p| u8::from(first.at(p) != [30; 3])).collect();
+        let parts = mask::parts(&mask, 80);
+        let look = Template::learn(&first, &[&parts[0]], [20, 20]);
+        assert_eq!(look.colour(), "red");
+        let second = striped(wall, 25);
+        let (corner, share) = look.find(&second, |_| true, [22, 21], 5);
+        assert!(corner == [25, 20] && share > 0.99, "{corner:?} {share}");
+        let mut open = vec![true; second.pixels()];
+        assert!(look.claim(&second, &mut open, corner) > 0.99);
+        assert_eq!(look.claim(&second, &mut open, corner), 0.0);
+        // Half of it has left the picture.
+        assert!(look.claim(&second, &mut vec![true; second.pixels()], [-10, 20]) < 0.01);
     }
 }
