@@ -53,21 +53,32 @@ fn difference(a: &[f32; 3], b: &[f32; 3]) -> f32 {
     (0..3).map(|c| (a[c] - b[c]).abs()).sum::<f32>() / 3.0
 }
 
-/// Means of blocks, [`SIDE`] a row (fewer where the frame is smaller).
+/// Rows of a block that are looked at, at most.
+const ROWS: usize = 8;
+
+/// Means of blocks, [`SIDE`] a row (fewer where the frame is smaller), over some rows of each.
 fn thumbnail(frame: &RgbFrame) -> Vec<[f32; 3]> {
     let (columns, rows) = (SIDE.min(frame.width), SIDE.min(frame.height));
     let edge = |i: usize, parts: usize, whole: usize| i * whole / parts;
     let mut means = Vec::with_capacity(columns * rows);
+    let mut sums = vec![0u16; frame.width * 3];
     for row in 0..rows {
         let ys = edge(row, rows, frame.height)..edge(row + 1, rows, frame.height);
+        let step = ys.len().div_ceil(ROWS).max(1);
+        let picked = ys.step_by(step);
+        let count = picked.len();
+        sums.fill(0);
+        for y in picked {
+            let line = &frame.data[y * frame.width * 3..][..frame.width * 3];
+            sums.iter_mut().zip(line).for_each(|(s, v)| *s += u16::from(*v));
+        }
         for column in 0..columns {
             let (from, to) = (edge(column, columns, frame.width), edge(column + 1, columns, frame.width));
-            let mut sum = [0u64; 3];
-            for y in ys.clone() {
-                let line = &frame.data[(y * frame.width + from) * 3..(y * frame.width + to) * 3];
-                line.chunks_exact(3).for_each(|p| (0..3).for_each(|c| sum[c] += u64::from(p[c])));
-            }
-            let count = ((to - from) * ys.len()).max(1) as f32;
+            let mut sum = [0u32; 3];
+            sums[from * 3..to * 3]
+                .chunks_exact(3)
+                .for_each(|p| (0..3).for_each(|c| sum[c] += u32::from(p[c])));
+            let count = ((to - from) * count).max(1) as f32;
             means.push(sum.map(|s| s as f32 / count));
         }
     }

@@ -1,20 +1,34 @@
 //! The motion expert: what differs from the resting scene, without any weights.
 //!
-//! Comes in: a clip of a camera that stands still. Goes out: connected regions that differ from the temporal median of the clip (or, where
-//! no value lasts, from what surrounds them), with a colour, a size and a word for how they move. A first pass learns the scene, a second
-//! one compares. What never moves or changes is part of the scene; a moving camera makes everything move, and such frames are left empty.
+//! Comes in: a clip of a camera that stands still (a hand's shake and slow changes of the light are undone). Goes out: the things that move or change, in every frame that shows
+//! them, with a colour, a size and a word for how they move. A first pass learns the scene of each shot, a second one compares and follows. What never moves nor changes is part of
+//! the scene; what rests and moves later, or the other way round, is found throughout. Shots of a travelling camera are left empty.
 
-mod regions;
+mod boxes;
+mod camera;
+mod colour;
+mod follow;
+mod light;
+mod mask;
+mod patches;
+mod picture;
+mod report;
+mod rest;
 mod scene;
+mod shadow;
+mod template;
 
 use anyhow::Result;
-use utr_models::RgbFrame;
 
 use super::Expert;
 use super::clip::{Clip, Shape};
 use crate::tracks::detections::Object;
-use regions::{Region, regions};
-use scene::Scene;
+use camera::Camera;
+use follow::{Follower, Still};
+use light::Light;
+use picture::Picture;
+use report::{Scale, report};
+use scene::{Sampler, Scene};
 
 /// How the expert looks.
 #[derive(Clone, Copy, Debug, PartialEq, clap::Args)]
@@ -25,7 +39,7 @@ pub struct MotionParams {
     /// Least difference from the scene, in grey levels of the channel that differs most
     #[arg(long, default_value_t = 24)]
     pub motion_threshold: u8,
-    /// Least area of a region, as a share of the frame
+    /// Least area of a thing, as a share of the frame
     #[arg(long, default_value_t = 0.0012)]
     pub motion_min_area: f32,
 }
@@ -38,6 +52,12 @@ impl Default for MotionParams {
 
 /// More than this share of the frame in motion is the camera's doing.
 const MOST_MOVING: f32 = 0.6;
+/// Bytes of pictures that are kept, so that a clip of up to about a minute is decoded only once.
+const MOST_KEPT: usize = 192 << 20;
+/// Frames that are followed together, at most; fewer where their pictures would take more than a fourth of [`MOST_KEPT`].
+const STRETCH: usize = 512;
+/// Seconds that a thing out of sight is waited for.
+const PATIENCE: f32 = 1.0;
 
 /// The expert.
 #[derive(Clone, Debug)]
@@ -58,231 +78,209 @@ impl Expert for Motion {
     }
 
     fn annotate(&mut self, clip: &Clip, found: &mut dyn FnMut(Vec<Object>)) -> Result<Shape> {
-        // First pass: the scene of every shot.
-        let mut scenes = Vec::new();
-        let mut sampler = scene::Sampler::default();
-        let mut footage = clip.open()?;
-        while let Some(frame) = footage.next_frame()? {
-            if footage.begins_shot() {
-                scenes.push(Scene::learn(
-                    std::mem::take(&mut sampler).pictures(),
-                    self.params.motion_threshold,
-                ));
+        let Survey { shape, scenes, views, block, kept } = self.survey(clip)?;
+        let (mut scenes, mut views) = (scenes.into_iter(), views.into_iter());
+        let stretch = |scene| Stretch::new(scene, self.params, block, shape.fps as f32);
+        let mut current = stretch(scenes.next().flatten());
+        let mut take = |picture: Picture, cut: bool| {
+            if cut {
+                current.hand_out(found);
+                current = stretch(scenes.next().flatten());
             }
-            sampler.offer(|| Picture::of(&frame, self.params.motion_side));
-        }
-        let shape = footage.shape()?;
-        scenes.push(Scene::learn(sampler.pictures(), self.params.motion_threshold));
-        // Second pass: what stands before it.
-        let mut scenes = scenes.iter();
-        let (mut scene, mut watch) = (scenes.next(), Watch::default());
-        let mut footage = clip.open()?;
-        while let Some(frame) = footage.next_frame()? {
-            if footage.begins_shot() {
-                (scene, watch) = (scenes.next(), Watch::default());
+            current.add(picture, views.next().unwrap_or(View::PLAIN));
+            if current.is_full() {
+                current.hand_out(found);
             }
-            found(scene.map(|scene| watch.look(scene, &frame, &self.params)).unwrap_or_default());
+        };
+        if let Some(kept) = kept {
+            kept.into_iter()
+                .zip(1..)
+                .for_each(|(picture, number)| take(picture, shape.cuts.contains(&number)));
+        } else {
+            let mut footage = clip.open()?;
+            while let Some(frame) = footage.next_frame()? {
+                let cut = footage.begins_shot();
+                take(Picture::of(&frame, block), cut);
+            }
         }
+        current.hand_out(found);
         Ok(shape)
     }
 }
 
-/// A frame at working size.
-#[derive(Clone, Debug)]
-pub struct Picture {
-    /// Pixels per row.
-    pub width: usize,
-    /// Rows.
-    pub height: usize,
-    /// (height, width, 3).
-    pub data: Vec<u8>,
+/// How a frame is seen, against the first of its shot.
+#[derive(Clone, Copy, Debug)]
+struct View {
+    /// Pixels that the camera is shifted by.
+    shift: [i32; 2],
+    /// Factors of the light.
+    light: [f32; 3],
 }
 
-impl Picture {
-    /// Averages blocks of pixels so that the longer side is at most `side`.
-    pub fn of(frame: &RgbFrame, side: u32) -> Self {
-        let block = frame.width.max(frame.height).div_ceil(side as usize).max(1);
-        let (width, height) = ((frame.width / block).max(1), (frame.height / block).max(1));
-        let mut data = Vec::with_capacity(width * height * 3);
-        for y in 0..height {
-            for x in 0..width {
-                let mut sum = [0u32; 3];
-                let mut count = 0;
-                for row in (y * block..(y + 1) * block).take_while(|r| *r < frame.height) {
-                    let from = (row * frame.width + x * block) * 3;
-                    let to = (row * frame.width + ((x + 1) * block).min(frame.width)) * 3;
-                    for pixel in frame.data[from..to].chunks_exact(3) {
-                        (0..3).for_each(|c| sum[c] += u32::from(pixel[c]));
-                        count += 1;
-                    }
-                }
-                data.extend(sum.map(|s| ((s + count / 2) / count.max(1)) as u8));
+impl View {
+    const PLAIN: Self = Self { shift: [0; 2], light: [1.0; 3] };
+}
+
+/// What the first pass learns.
+struct Survey {
+    shape: Shape,
+    /// One for each shot; none where the camera travels.
+    scenes: Vec<Option<Scene>>,
+    /// One for each frame.
+    views: Vec<View>,
+    /// Side of the blocks that pixels are averaged over.
+    block: usize,
+    /// All pictures of a clip that is short.
+    kept: Option<Vec<Picture>>,
+}
+
+/// One shot as it is surveyed.
+#[derive(Default)]
+struct Shot {
+    camera: Camera,
+    light: Light,
+    sampler: Sampler,
+}
+
+impl Shot {
+    fn look(&mut self, picture: &Picture) -> View {
+        let shift = self.camera.place(picture);
+        let unshifted = picture.unshifted(shift);
+        let light = self.light.factors(&unshifted);
+        self.sampler.offer(picture.pixels(), || unshifted.into_owned().relit(light));
+        View { shift, light }
+    }
+
+    fn scene(self, threshold: u8) -> Option<Scene> {
+        self.camera.still().then(|| Scene::learn(&self.sampler.pictures(), threshold))
+    }
+}
+
+impl Motion {
+    fn survey(&self, clip: &Clip) -> Result<Survey> {
+        let threshold = self.params.motion_threshold;
+        let (mut scenes, mut views, mut shot) = (Vec::new(), Vec::new(), Shot::default());
+        let (mut kept, mut bytes, mut block) = (Some(Vec::new()), 0, 1);
+        let mut footage = clip.open()?;
+        while let Some(frame) = footage.next_frame()? {
+            if footage.begins_shot() {
+                scenes.push(std::mem::take(&mut shot).scene(threshold));
             }
-        }
-        Self { width, height, data }
-    }
-
-    /// The colour of a pixel, counted row by row.
-    pub fn at(&self, pixel: usize) -> [u8; 3] {
-        [self.data[pixel * 3], self.data[pixel * 3 + 1], self.data[pixel * 3 + 2]]
-    }
-}
-
-/// Largest difference over the channels.
-fn difference(a: [u8; 3], b: [u8; 3]) -> u8 {
-    (0..3).map(|c| a[c].abs_diff(b[c])).max().unwrap_or(0)
-}
-
-/// Where a region was a few frames ago, to tell how it moves.
-#[derive(Clone, Debug)]
-struct Trail {
-    region: Region,
-    /// Centre and area of the frames before, oldest first.
-    past: Vec<([f32; 2], f32)>,
-}
-
-/// Frames that a word about movement looks back.
-const MEMORY: usize = 4;
-
-/// The regions of the frame before.
-#[derive(Debug, Default)]
-struct Watch {
-    before: Vec<Trail>,
-}
-
-impl Watch {
-    fn look(&mut self, scene: &Scene, frame: &RgbFrame, params: &MotionParams) -> Vec<Object> {
-        let picture = Picture::of(frame, params.motion_side);
-        let mask = scene.foreground(&picture);
-        let moving = mask.iter().filter(|m| **m).count() as f32 / mask.len() as f32;
-        let least = (params.motion_min_area * mask.len() as f32).max(4.0) as usize;
-        let found = if moving > MOST_MOVING { Vec::new() } else { regions(&picture, &mask, least) };
-        let trails: Vec<Trail> = found.into_iter().map(|region| self.follow(region)).collect();
-        let scale = [frame.width as f32 / picture.width as f32, frame.height as f32 / picture.height as f32];
-        let diagonal = (picture.width as f32).hypot(picture.height as f32);
-        let objects = trails.iter().map(|trail| object(trail, scale, diagonal, mask.len() as f32)).collect();
-        self.before = trails;
-        objects
-    }
-
-    /// Hands on the past of the region of the frame before that overlaps most.
-    fn follow(&self, region: Region) -> Trail {
-        let overlap = |t: &&Trail| (t.region.overlap(&region) * 1e6) as i64;
-        let ancestor = self.before.iter().max_by_key(overlap).filter(|t| t.region.overlap(&region) > 0.1);
-        let mut past = ancestor.map(|t| t.past.clone()).unwrap_or_default();
-        past.push((region.centre(), region.box_area()));
-        let surplus = past.len().saturating_sub(MEMORY);
-        past.drain(..surplus);
-        Trail { region, past }
-    }
-}
-
-fn object(trail: &Trail, scale: [f32; 2], diagonal: f32, pixels: f32) -> Object {
-    let Region { xyxy: [x1, y1, x2, y2], colour, fill, .. } = trail.region;
-    let share = trail.region.box_area() / pixels;
-    let size = if share < 0.01 {
-        "small"
-    } else if share > 0.06 {
-        "large"
-    } else {
-        "medium"
-    };
-    Object {
-        xyxy: [x1 * scale[0], y1 * scale[1], x2 * scale[0], y2 * scale[1]],
-        // A region that fills its box is one thing; a frayed one may be anything.
-        score: (0.5 + 0.5 * fill).min(1.0),
-        category: "object".into(),
-        appearance: Some(format!("{size} {}", colour_word(colour))),
-        action: movement(trail, diagonal).map(String::from),
-        caption: None,
-    }
-}
-
-/// Least way of the centre within [`MEMORY`] frames, in shares of the diagonal, to be said to move.
-const LEAST_WAY: f32 = 0.012;
-/// Least factor of the area within [`MEMORY`] frames to be said to grow.
-const LEAST_GROWTH: f32 = 1.12;
-
-fn movement(trail: &Trail, diagonal: f32) -> Option<&'static str> {
-    let (first, last) = (trail.past.first()?, trail.past.last()?);
-    let [dx, dy] = [last.0[0] - first.0[0], last.0[1] - first.0[1]];
-    if dx.hypot(dy) >= LEAST_WAY * diagonal {
-        return Some(match (dx.abs() >= dy.abs(), dx > 0.0, dy > 0.0) {
-            (true, true, _) => "moves right",
-            (true, false, _) => "moves left",
-            (false, _, true) => "moves down",
-            (false, _, false) => "moves up",
-        });
-    }
-    if last.1 >= LEAST_GROWTH * first.1 {
-        return Some("grows");
-    }
-    (first.1 >= LEAST_GROWTH * last.1).then_some("shrinks")
-}
-
-/// The name of a colour by hue, saturation and value.
-pub fn colour_word([r, g, b]: [f32; 3]) -> &'static str {
-    let (max, min) = (r.max(g).max(b), r.min(g).min(b));
-    let (value, saturation) = (max / 255.0, if max > 0.0 { (max - min) / max } else { 0.0 });
-    if value < 0.16 {
-        return "black";
-    }
-    if saturation < 0.22 {
-        return if value > 0.8 { "white" } else { "grey" };
-    }
-    let span = max - min;
-    let hue = if max == r {
-        60.0 * ((g - b) / span).rem_euclid(6.0)
-    } else if max == g {
-        60.0 * ((b - r) / span + 2.0)
-    } else {
-        60.0 * ((r - g) / span + 4.0)
-    };
-    match hue {
-        h if !(14.0..346.0).contains(&h) => "red",
-        h if h < 42.0 => {
-            if value < 0.6 {
-                "brown"
-            } else {
-                "orange"
+            block = Picture::block(&frame, self.params.motion_side);
+            let picture = Picture::of(&frame, block);
+            views.push(shot.look(&picture));
+            bytes += picture.bytes();
+            if let Some(kept) = &mut kept {
+                kept.push(picture);
             }
+            kept = kept.filter(|_| bytes <= MOST_KEPT);
         }
-        h if h < 72.0 => "yellow",
-        h if h < 165.0 => "green",
-        h if h < 200.0 => "cyan",
-        h if h < 258.0 => "blue",
-        h if h < 300.0 => "purple",
-        _ => "pink",
+        scenes.push(shot.scene(threshold));
+        Ok(Survey { shape: footage.shape()?, scenes, views, block, kept })
     }
+}
+
+/// Frames of a shot that are followed together.
+struct Stretch {
+    scene: Option<Scene>,
+    stills: Vec<Still>,
+    shifts: Vec<[i32; 2]>,
+    follower: Follower,
+    params: MotionParams,
+    block: usize,
+    rate: f32,
+}
+
+impl Stretch {
+    fn new(scene: Option<Scene>, params: MotionParams, block: usize, rate: f32) -> Self {
+        let follower = Follower::new((PATIENCE * rate).round() as u32);
+        Self { scene, stills: Vec::new(), shifts: Vec::new(), follower, params, block, rate }
+    }
+
+    fn is_full(&self) -> bool {
+        let bytes: usize = self.stills.first().map_or(0, |s| s.picture.bytes());
+        self.stills.len() >= STRETCH.min(MOST_KEPT / 4 / bytes.max(1)).max(2)
+    }
+
+    fn add(&mut self, picture: Picture, View { shift, light }: View) {
+        let picture = picture.unshifted(shift).into_owned().relit(light);
+        let least = (self.params.motion_min_area * picture.pixels() as f32).max(4.0) as usize;
+        self.follower.least = least;
+        let mut parts = self.scene.as_ref().map(|scene| before(scene, &picture, shift)).unwrap_or_default();
+        // Fragments count towards a thing that is in pieces.
+        parts.retain(|p| p.area() >= least.div_ceil(3));
+        self.stills.push(Still { picture, parts });
+        self.shifts.push(shift);
+    }
+
+    fn hand_out(&mut self, found: &mut dyn FnMut(Vec<Object>)) {
+        let Some(first) = self.stills.first() else { return };
+        let size = [first.picture.width as f32, first.picture.height as f32];
+        let mut seen = self.follower.follow(&self.stills);
+        self.stills.clear();
+        for (sightings, [dx, dy]) in seen.iter_mut().zip(self.shifts.drain(..)) {
+            let shift = [dx, dy, dx, dy].map(|v| v as f32);
+            sightings.iter_mut().for_each(|s| (0..4).for_each(|i| s.xyxy[i] += shift[i]));
+        }
+        report(seen, Scale { block: self.block as f32, size, rate: self.rate }).into_iter().for_each(found);
+    }
+}
+
+/// The connected parts that stand before the scene, without their shadows.
+fn before(scene: &Scene, picture: &Picture, [dx, dy]: [i32; 2]) -> Vec<mask::Part> {
+    let mut mask = scene.foreground(picture);
+    // The rim that a shifted camera does not see.
+    let (width, height) = (picture.width as i32, picture.height as i32);
+    for (y, line) in (0..height).zip(mask.chunks_exact_mut(picture.width)).filter(|_| [dx, dy] != [0; 2]) {
+        let seen = (0..height).contains(&(y + dy));
+        let columns = (0..width).zip(line);
+        columns.for_each(|(x, set)| *set &= u8::from(seen && (0..width).contains(&(x + dx))));
+    }
+    let moving = mask.iter().map(|m| usize::from(*m)).sum::<usize>();
+    if moving as f32 > MOST_MOVING * mask.len() as f32 {
+        return Vec::new();
+    }
+    let mut parts = mask::parts(&mask, picture.width);
+    parts.iter_mut().for_each(|p| shadow::trim(p, scene, picture));
+    parts
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::world::write::write_png;
+    use utr_models::RgbFrame;
 
-    #[test]
-    fn colours_have_their_names() {
-        for (rgb, word) in [
-            ([220.0, 40.0, 40.0], "red"),
-            ([240.0, 150.0, 30.0], "orange"),
-            ([240.0, 220.0, 60.0], "yellow"),
-            ([60.0, 180.0, 80.0], "green"),
-            ([60.0, 90.0, 220.0], "blue"),
-            ([150.0, 60.0, 200.0], "purple"),
-            ([250.0, 250.0, 250.0], "white"),
-            ([90.0, 90.0, 95.0], "grey"),
-            ([10.0, 12.0, 9.0], "black"),
-        ] {
-            assert_eq!(colour_word(rgb), word, "{rgb:?}");
+    /// A wall in a light that changes, with a thing at `place(frame)`, as a clip of numbered pictures.
+    fn film(folder: &std::path::Path, frames: usize, place: impl Fn(usize) -> [usize; 2]) -> Clip {
+        for i in 0..frames {
+            let [x, y] = place(i);
+            let light = 1.0 + 0.2 * (i as f32 / frames as f32);
+            let picture =
+                Picture::bricks(160, 120).with([x, y, x + 24, y + 30], [210, 50, 40]).relit([1.0 / light; 3]);
+            let data = (0..picture.pixels()).flat_map(|p| picture.at(p)).collect();
+            let frame = RgbFrame::new(picture.width, picture.height, data).unwrap();
+            write_png(&folder.join(format!("{i:05}.png")), &frame).unwrap();
         }
+        Clip { name: "film".into(), path: folder.to_path_buf() }
     }
 
     #[test]
-    fn pictures_are_averages_of_blocks() {
-        let frame = RgbFrame::new(4, 2, (0..24).map(|v| v * 4).collect()).unwrap();
-        let small = Picture::of(&frame, 2);
-        assert_eq!((small.width, small.height), (2, 1));
-        assert_eq!(small.at(0), [30, 34, 38]);
-        assert_eq!(Picture::of(&frame, 4).data, frame.data);
+    fn what_rests_goes_and_rests_again_is_found_in_every_frame() {
+        let folder = tempfile::tempdir().unwrap();
+        let place = |i: usize| [20 + 4 * i.clamp(24, 44) - 96, 40];
+        let clip = film(folder.path(), 60, place);
+        let mut found = Vec::new();
+        let shape = Motion::new(MotionParams::default()).annotate(&clip, &mut |o| found.push(o)).unwrap();
+        assert_eq!((shape.frames, found.len()), (60, 60));
+        for (i, objects) in found.iter().enumerate() {
+            let [x, y] = place(i).map(|v| v as f32);
+            assert_eq!(objects.len(), 1, "frame {i}: {objects:?}");
+            let overlap = crate::queries::scene::iou(objects[0].xyxy, [x, y, x + 24.0, y + 30.0]);
+            assert!(overlap > 0.85 && objects[0].score > 0.6, "frame {i}: {objects:?}");
+            assert_eq!(objects[0].appearance.as_deref(), Some("medium red"));
+        }
+        assert_eq!(found[34][0].action.as_deref(), Some("moves right"));
+        assert_eq!((&found[5][0].action, &found[55][0].action), (&None, &None));
     }
 }

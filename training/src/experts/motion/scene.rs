@@ -1,12 +1,16 @@
-//! The resting scene: what each pixel looks like when nothing is there.
+//! The scene: what each pixel looks like when nothing stands there.
 //!
-//! Comes in: pictures spread over the clip. Goes out: per pixel the temporal median and, where no value lasts (something changes in place), the
-//! colour of what surrounds the place. Pictures of a moving camera give a scene that nothing resembles.
+//! Comes in: pictures spread over a shot. Goes out: per pixel the colour that is seen longest, corrected by `rest` where that is an object at rest, and the
+//! least difference that is no noise. Pictures of a moving camera give a scene that nothing resembles.
 
-use super::{Picture, difference};
+use super::mask::majority;
+use super::picture::{Picture, difference};
+use super::rest;
 
 /// Pictures that a scene is learned from, at most.
-const MOST_PICTURES: usize = 64;
+const MOST_PICTURES: usize = 96;
+/// Pixels of all of them, at most.
+const MOST_PIXELS: usize = 32 << 20;
 
 /// Keeps pictures evenly spread over a stream of unknown length.
 #[derive(Debug)]
@@ -23,10 +27,11 @@ impl Default for Sampler {
 }
 
 impl Sampler {
-    /// The next picture of the stream; it is made only where it is kept.
-    pub fn offer(&mut self, make: impl FnOnce() -> Picture) {
+    /// The next picture of the stream, of so many pixels; it is made only where it is kept.
+    pub fn offer(&mut self, pixels: usize, make: impl FnOnce() -> Picture) {
+        let room = MOST_PICTURES.min(MOST_PIXELS / pixels.max(1)).max(8);
         if self.seen.is_multiple_of(self.every) {
-            if self.kept.len() == MOST_PICTURES {
+            if self.kept.len() >= room {
                 let mut place = 0;
                 self.kept.retain(|_| {
                     place += 1;
@@ -48,146 +53,152 @@ impl Sampler {
 }
 
 /// The scene.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Scene {
-    picture: Picture,
-    threshold: u8,
+    /// What each pixel looks like.
+    pub picture: Picture,
+    /// Least difference that counts.
+    pub threshold: u8,
 }
 
-/// A median that this share of the pictures does not resemble is no resting value.
-const LEAST_RESTING: f32 = 0.55;
+/// Noise (standard deviations) that the threshold keeps clear of.
+const CLEAR: f32 = 5.0;
 
 impl Scene {
-    /// Learns it; `threshold` is the least difference that counts, raised where the clip is noisy.
-    pub fn learn(pictures: Vec<Picture>, threshold: u8) -> Self {
+    /// Learns it; `threshold` is the least difference that counts, raised where the pictures are noisy.
+    pub fn learn(pictures: &[Picture], threshold: u8) -> Self {
         let Some(first) = pictures.first() else {
-            return Self { picture: Picture { width: 1, height: 1, data: vec![0; 3] }, threshold };
+            return Self { picture: Picture::plain(1, 1, 0), threshold };
         };
-        let (width, height) = (first.width, first.height);
-        let mut median = Picture { width, height, data: vec![0; width * height * 3] };
-        let mut column = vec![0u8; pictures.len()];
-        let mut deviations = Vec::with_capacity(width * height);
-        for place in 0..median.data.len() {
-            column.iter_mut().zip(&pictures).for_each(|(c, p)| *c = p.data[place]);
-            let middle = middle(&mut column);
-            median.data[place] = middle;
-            column.iter_mut().for_each(|c| *c = c.abs_diff(middle));
-            deviations.push(self::middle(&mut column));
+        let mut scene = Self { picture: first.clone(), threshold };
+        let pixels = first.pixels();
+        let (mut values, mut noises) = (Vec::with_capacity(pictures.len()), Vec::new());
+        let spread = spread(pictures);
+        for pixel in 0..pixels {
+            values.clear();
+            values.extend(pictures.iter().map(|p| p.at(pixel)));
+            let (colour, noise) =
+                if spread[pixel] <= threshold { mean(&values) } else { longest(&values, threshold) };
+            scene.picture.set(pixel, colour);
+            noises.push(noise);
         }
-        // Most pixels show the scene most of the time: the median of their median deviations is the noise.
-        let noise = f32::from(middle(&mut deviations)) * 1.4826;
-        let threshold = threshold.max((noise * 5.0).min(120.0) as u8);
-        let unsettled: Vec<bool> = (0..width * height)
-            .map(|pixel| {
-                let rests = |p: &&Picture| difference(p.at(pixel), median.at(pixel)) <= threshold;
-                (pictures.iter().filter(rests).count() as f32) < LEAST_RESTING * pictures.len() as f32
-            })
-            .collect();
-        fill(&mut median, &unsettled);
-        Self { picture: median, threshold }
+        // Most pixels show the scene most of the time: the median of their mean deviations is the noise.
+        let middle = noises.len() / 2;
+        let noise = *noises.select_nth_unstable_by(middle, f32::total_cmp).1 * 1.25;
+        scene.threshold = threshold.max((noise * CLEAR).min(120.0) as u8);
+        rest::correct(&mut scene, pictures);
+        scene
     }
 
     /// Per pixel whether something stands before the scene; single pixels are smoothed away.
-    pub fn foreground(&self, picture: &Picture) -> Vec<bool> {
+    pub fn foreground(&self, picture: &Picture) -> Vec<u8> {
         let (width, height) = (self.picture.width, self.picture.height);
         if (picture.width, picture.height) != (width, height) {
-            return vec![false; picture.width * picture.height];
+            return vec![0; picture.pixels()];
         }
-        let raw: Vec<bool> = (0..width * height)
-            .map(|p| difference(picture.at(p), self.picture.at(p)) > self.threshold)
-            .collect();
-        // The majority of the pixel and its eight neighbours.
-        let count = |x: usize, y: usize| {
-            let rows = y.saturating_sub(1)..=(y + 1).min(height - 1);
-            let columns = x.saturating_sub(1)..=(x + 1).min(width - 1);
-            let votes = rows.flat_map(|r| columns.clone().map(move |c| r * width + c));
-            let (set, all) = votes.fold((0, 0), |(set, all), p| (set + usize::from(raw[p]), all + 1));
-            2 * set > all
-        };
-        (0..width * height).map(|p| count(p % width, p / width)).collect()
+        let mut raw = vec![0u8; width * height];
+        for (a, b) in picture.planes.iter().zip(&self.picture.planes) {
+            for ((out, a), b) in raw.iter_mut().zip(a).zip(b) {
+                *out = (*out).max(a.abs_diff(*b));
+            }
+        }
+        raw.iter_mut().for_each(|v| *v = u8::from(*v > self.threshold));
+        majority(&raw, width, height)
     }
 }
 
-/// The middle value (the lower of two); the order of `values` is changed.
-fn middle(values: &mut [u8]) -> u8 {
-    let place = values.len().saturating_sub(1) / 2;
-    if values.is_empty() { 0 } else { *values.select_nth_unstable(place).1 }
+/// Per pixel the largest range over the channels.
+fn spread(pictures: &[Picture]) -> Vec<u8> {
+    let Some(first) = pictures.first() else { return Vec::new() };
+    let mut out = vec![0u8; first.pixels()];
+    for channel in 0..3 {
+        let (mut low, mut high) = (first.planes[channel].clone(), first.planes[channel].clone());
+        for picture in pictures {
+            let values = &picture.planes[channel];
+            low.iter_mut().zip(values).for_each(|(l, v)| *l = (*l).min(*v));
+            high.iter_mut().zip(values).for_each(|(h, v)| *h = (*h).max(*v));
+        }
+        out.iter_mut().zip(low.iter().zip(&high)).for_each(|(o, (l, h))| *o = (*o).max(h - l));
+    }
+    out
 }
 
-/// Gives unsettled pixels the mean of their settled neighbours, from the rim inwards.
-fn fill(picture: &mut Picture, unsettled: &[bool]) {
-    let (width, height) = (picture.width, picture.height);
-    let mut open: Vec<bool> = unsettled.to_vec();
-    let mut left: Vec<usize> = (0..open.len()).filter(|p| open[*p]).collect();
-    if left.len() == open.len() {
-        return;
-    }
-    while !left.is_empty() {
-        let filled: Vec<(usize, [u8; 3])> = left
-            .iter()
-            .filter_map(|&p| {
-                let (x, y) = (p % width, p / width);
-                let rows = y.saturating_sub(1)..=(y + 1).min(height - 1);
-                let columns = x.saturating_sub(1)..=(x + 1).min(width - 1);
-                let known = rows
-                    .flat_map(|r| columns.clone().map(move |c| r * width + c))
-                    .filter(|n| !open[*n])
-                    .map(|n| picture.at(n));
-                let (sum, count) = known.fold(([0u32; 3], 0u32), |(sum, n), c| {
-                    ([0, 1, 2].map(|i| sum[i] + u32::from(c[i])), n + 1)
-                });
-                (count > 0).then(|| (p, sum.map(|s| (s / count) as u8)))
-            })
-            .collect();
-        for (p, colour) in filled {
-            open[p] = false;
-            picture.data[p * 3..p * 3 + 3].copy_from_slice(&colour);
+/// Mean colour, and the mean distance from it.
+fn mean(values: &[[u8; 3]]) -> ([u8; 3], f32) {
+    let count = values.len().max(1) as u32;
+    let mut sum = [count / 2; 3];
+    values.iter().for_each(|v| (0..3).for_each(|c| sum[c] += u32::from(v[c])));
+    let colour = sum.map(|s| (s / count) as u8);
+    let away: u32 = values.iter().map(|v| u32::from(difference(*v, colour))).sum();
+    (colour, away as f32 / count as f32)
+}
+
+/// Colours that are told apart at one pixel, at most.
+const MOST_COLOURS: usize = 12;
+
+/// Mean of the colours that most of the values share, and their mean distance from it.
+fn longest(values: &[[u8; 3]], tolerance: u8) -> ([u8; 3], f32) {
+    let mut groups: Vec<([u8; 3], usize)> = Vec::with_capacity(MOST_COLOURS);
+    for value in values {
+        let known = groups.iter().position(|g| difference(g.0, *value) <= tolerance);
+        match known {
+            Some(place) => groups[place].1 += 1,
+            None if groups.len() < MOST_COLOURS => groups.push((*value, 1)),
+            None => {}
         }
-        left.retain(|p| open[*p]);
     }
+    // Of equals the first seen.
+    let Some(most) = groups.iter().rev().max_by_key(|g| g.1) else { return ([0; 3], 0.0) };
+    let members: Vec<[u8; 3]> =
+        values.iter().copied().filter(|v| difference(most.0, *v) <= tolerance).collect();
+    mean(&members)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
-    fn plain(level: u8) -> Picture {
-        Picture { width: 8, height: 8, data: vec![level; 8 * 8 * 3] }
-    }
-
-    fn with_block(level: u8, from: usize) -> Picture {
-        let mut picture = plain(20);
-        for y in 2..6 {
-            for x in from..from + 4 {
-                picture.data[(y * 8 + x) * 3..][..3].fill(level);
-            }
-        }
-        picture
+    fn passing(from: usize) -> Picture {
+        Picture::bricks(60, 40).with([from, 12, from + 10, 26], [200, 40, 40])
     }
 
     #[test]
     fn what_passes_is_not_part_of_the_scene() {
-        let pictures = (0..5).map(|i| with_block(200, i)).collect();
-        let scene = Scene::learn(pictures, 24);
-        let mask = scene.foreground(&with_block(200, 0));
-        assert!(mask[3 * 8 + 1] && !mask[3 * 8 + 6] && !mask[0]);
+        let pictures: Vec<Picture> = (0..10).map(|i| passing(5 * i)).collect();
+        let scene = Scene::learn(&pictures, 24);
+        assert_eq!(scene.picture, Picture::bricks(60, 40));
+        let mask = scene.foreground(&passing(20));
+        assert!(mask[20 * 60 + 25] == 1 && mask[20 * 60 + 50] == 0);
+        assert_eq!(mask.iter().map(|m| usize::from(*m)).sum::<usize>(), 10 * 14 - 4);
     }
 
     #[test]
-    fn what_changes_colour_in_place_stands_before_its_surroundings() {
-        let pictures = [90, 200, 140, 90, 200, 140].map(|level| with_block(level, 2)).to_vec();
-        let scene = Scene::learn(pictures, 24);
-        for level in [90, 140, 200] {
-            assert!(scene.foreground(&with_block(level, 2))[3 * 8 + 3], "{level}");
-        }
+    fn noise_raises_the_threshold() {
+        let mut state = 1u32;
+        let mut noisy = || {
+            let mut picture = Picture::bricks(60, 40);
+            for value in picture.planes.iter_mut().flatten() {
+                state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                *value = value.saturating_add_signed((state >> 24) as i8 / 8);
+            }
+            picture
+        };
+        let pictures: Vec<Picture> = (0..20).map(|_| noisy()).collect();
+        let scene = Scene::learn(&pictures, 24);
+        assert!((30..80).contains(&scene.threshold), "{}", scene.threshold);
+        assert_eq!(scene.foreground(&noisy()).iter().max(), Some(&0));
     }
 
     #[test]
     fn a_stream_of_any_length_is_sampled_evenly() {
         let mut sampler = Sampler::default();
-        (0..1000).for_each(|i| sampler.offer(|| plain((i / 4) as u8)));
-        let levels: Vec<u8> = sampler.pictures().iter().map(|p| p.data[0]).collect();
-        assert!((32..=64).contains(&levels.len()), "{}", levels.len());
-        assert!(levels.windows(2).all(|w| w[1] - w[0] == 4), "{levels:?}");
+        (0..1000).for_each(|i| sampler.offer(64, || Picture::plain(8, 8, (i / 4) as u8)));
+        let levels: Vec<u8> = sampler.pictures().iter().map(|p| p.at(0)[0]).collect();
+        assert!((48..=96).contains(&levels.len()), "{}", levels.len());
+        let step = levels[1] - levels[0];
+        assert!(levels.windows(2).all(|w| w[1] - w[0] == step), "{levels:?}");
+        let mut large = Sampler::default();
+        (0..100).for_each(|_| large.offer(4 << 20, || Picture::plain(8, 8, 0)));
+        assert!(large.pictures().len() <= 8);
     }
 }
