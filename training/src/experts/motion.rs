@@ -1,7 +1,7 @@
 //! The motion expert: what differs from the resting scene, without any weights.
 //!
 //! Comes in: a clip of a camera that stands still (a hand's shake and slow changes of the light are undone). Goes out: the things that move or change, in every frame that shows
-//! them, with a colour, a size and a word for how they move. A first pass learns the scene of each shot, a second one compares and follows. What never moves nor changes is part of
+//! them, with a colour and a size. A first pass learns the scene of each shot, a second one compares and follows. What never moves nor changes is part of
 //! the scene; what rests and moves later, or the other way round, is found throughout. Shots of a travelling camera are left empty.
 
 mod boxes;
@@ -80,7 +80,8 @@ impl Expert for Motion {
     fn annotate(&mut self, clip: &Clip, found: &mut dyn FnMut(Vec<Object>)) -> Result<Shape> {
         let Survey { shape, scenes, views, block, kept } = self.survey(clip)?;
         let (mut scenes, mut views) = (scenes.into_iter(), views.into_iter());
-        let stretch = |scene| Stretch::new(scene, self.params, block, shape.fps as f32);
+        let every = clip.every.max(1);
+        let stretch = |scene| Stretch::new(scene, self.params, block, shape.fps as f32 / every as f32);
         let mut current = stretch(scenes.next().flatten());
         let mut take = |picture: Picture, cut: bool| {
             if cut {
@@ -94,7 +95,7 @@ impl Expert for Motion {
         };
         if let Some(kept) = kept {
             kept.into_iter()
-                .zip(1..)
+                .zip((1..).step_by(every as usize))
                 .for_each(|(picture, number)| take(picture, shape.cuts.contains(&number)));
         } else {
             let mut footage = clip.open()?;

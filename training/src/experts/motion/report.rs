@@ -1,11 +1,11 @@
 //! What was followed, as objects with words.
 //!
-//! Comes in: the sightings of a stretch of frames. Goes out: per frame the objects in pixels of the source, with a colour, a size, a word for how they move, and a score that
-//! says how sure it is that there is one thing and that this is its box. Nothing is looked for here.
+//! Comes in: the sightings of a stretch of frames. Goes out: per frame the objects in pixels of the source, with a colour, a size, and a score that
+//! says how sure it is that there is one thing and that this is its box. How it moves is read off its track later. Nothing is looked for here.
 
 use std::collections::BTreeMap;
 
-use super::boxes::{area, inside, way};
+use super::boxes::{area, inside};
 use super::follow::Sighting;
 use crate::tracks::detections::Object;
 
@@ -89,7 +89,7 @@ fn object(course: &Course, place: usize, scale: Scale) -> Object {
         score: score(course, seen, scale.rate),
         category: "object".into(),
         appearance: Some(format!("{size} {colour}")),
-        action: movement(course, place, scale).map(String::from),
+        action: None,
         caption: None,
     }
 }
@@ -101,34 +101,6 @@ const SURE: f32 = 0.8;
 fn score(course: &Course, seen: f32, rate: f32) -> f32 {
     let lasting = (course.len() as f32 / (SURE * rate).max(1.0)).min(1.0);
     (0.35 + 0.6 * lasting) * (0.4 + 0.6 * seen.min(1.0))
-}
-
-/// Seconds that a word about movement looks back and ahead, together.
-const MOMENT: f32 = 0.3;
-/// Least way of the centre in that time, in shares of the diagonal, to be said to move.
-const LEAST_WAY: f32 = 0.012;
-/// Least factor of the area in that time to be said to grow.
-const LEAST_GROWTH: f32 = 1.12;
-
-fn movement(course: &Course, place: usize, scale: Scale) -> Option<&'static str> {
-    let reach = (MOMENT / 2.0 * scale.rate).ceil().max(1.0) as usize;
-    let near = |i: &usize| course[*i].0.abs_diff(course[place].0) <= reach;
-    let first = (0..=place).rev().take_while(near).last()?;
-    let last = (place..course.len()).take_while(near).last()?;
-    let (a, b) = (course[first].1.xyxy, course[last].1.xyxy);
-    let [dx, dy] = way(a, b);
-    if dx.hypot(dy) >= LEAST_WAY * scale.size[0].hypot(scale.size[1]) {
-        return Some(match (dx.abs() >= dy.abs(), dx > 0.0, dy > 0.0) {
-            (true, true, _) => "moves right",
-            (true, false, _) => "moves left",
-            (false, _, true) => "moves down",
-            (false, _, false) => "moves up",
-        });
-    }
-    if area(b) >= LEAST_GROWTH * area(a) {
-        return Some("grows");
-    }
-    (area(a) >= LEAST_GROWTH * area(b)).then_some("shrinks")
 }
 
 #[cfg(test)]
@@ -146,7 +118,7 @@ mod tests {
     fn what_lasts_is_believed_and_what_flickers_is_not() {
         let long = report(course(&[[10.0, 10.0, 30.0, 30.0]; 20]), SCALE);
         assert!(long.iter().all(|o| o[0].score > 0.9 && o[0].xyxy == [20.0, 20.0, 60.0, 60.0]));
-        assert_eq!((long[0][0].appearance.as_deref(), &long[0][0].action), (Some("medium red"), &None));
+        assert_eq!(long[0][0].appearance.as_deref(), Some("medium red"));
         assert!(report(course(&[[10.0, 10.0, 30.0, 30.0]; 2]), SCALE)[0][0].score < 0.6);
     }
 
@@ -159,15 +131,13 @@ mod tests {
         let grown: Vec<[f32; 4]> = (0..12).map(|i| [40.0 - i as f32, 40.0, 60.0 + i as f32, 60.0]).collect();
         let said = report(course(&grown), SCALE);
         assert_eq!(said[11][0].xyxy, [58.0, 80.0, 142.0, 120.0]);
-        assert_eq!(said[6][0].action.as_deref(), Some("grows"));
     }
 
     #[test]
-    fn movement_has_a_direction_and_boxes_end_at_the_rim() {
+    fn boxes_end_at_the_rim() {
         let boxes: Vec<[f32; 4]> =
             (0..12).map(|i| [85.0 + 2.0 * i as f32, 10.0, 105.0 + 2.0 * i as f32, 30.0]).collect();
         let said = report(course(&boxes), SCALE);
-        assert_eq!(said[3][0].action.as_deref(), Some("moves right"));
         assert_eq!(said[3][0].xyxy[2], 200.0);
         assert!(said[8..].iter().all(Vec::is_empty));
     }
