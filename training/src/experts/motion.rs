@@ -263,7 +263,7 @@ mod tests {
             let frame = RgbFrame::new(picture.width, picture.height, data).unwrap();
             write_png(&folder.join(format!("{i:05}.png")), &frame).unwrap();
         }
-        Clip { name: "film".into(), path: folder.to_path_buf() }
+        Clip { name: "film".into(), path: folder.to_path_buf(), every: 1 }
     }
 
     #[test]
