@@ -281,7 +281,5 @@ mod tests {
             assert!(overlap > 0.85 && objects[0].score > 0.6, "frame {i}: {objects:?}");
             assert_eq!(objects[0].appearance.as_deref(), Some("medium red"));
         }
-        assert_eq!(found[34][0].action.as_deref(), Some("moves right"));
-        assert_eq!((&found[5][0].action, &found[55][0].action), (&None, &None));
     }
 }
