@@ -1,7 +1,7 @@
 //! What was followed, as objects with words.
 //!
-//! Comes in: the sightings of a stretch of frames. Goes out: per frame the objects in pixels of the source, with a colour, a size, a word for how they move, and a score that
-//! says how sure it is that there is one thing and that this is its box. Nothing is looked for here.
+//! Comes in: the sightings of a stretch of frames. Goes out: per frame the objects in pixels of the source, with a colour, a size, a word for how
+//! they move, and a score that says how sure it is that there is one thing and that this is its box. Nothing is looked for here.
 
 use std::collections::BTreeMap;
 
