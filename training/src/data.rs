@@ -8,9 +8,11 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
+use sha2::{Digest, Sha256};
 use utr_models::atomic;
 
-use crate::experts::command::{AnnotateArgs, ExpertArgs, Skipped, annotate, skipped_path};
+use crate::experts::Clip;
+use crate::experts::command::{AnnotateArgs, ExpertArgs, Skipped, annotate, inventory, skipped_path};
 use crate::files::{read_jsonl, write_jsonl};
 use crate::inspect::command::{self as inspect, InspectArgs};
 use crate::parts::Shard;
@@ -59,14 +61,15 @@ pub fn run(args: &DataArgs) -> Result<()> {
     args.tracker.check()?;
     args.limits.check()?;
     ensure!(args.videos.is_dir(), "--videos {} is not a folder", args.videos.display());
-    let inside = args.output.starts_with(&args.videos) || args.videos.starts_with(&args.output);
+    fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
+    let real = |path: &Path| path.canonicalize().with_context(|| format!("reading {}", path.display()));
+    let (output, videos) = (real(&args.output)?, real(&args.videos)?);
     ensure!(
-        !inside,
+        !output.starts_with(&videos) && !videos.starts_with(&output),
         "--output {} and --videos {} must lie apart",
         args.output.display(),
         args.videos.display()
     );
-    fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     claim(args)?;
     let at = |name: &str| args.output.join(name);
     let (found, tracks, data) = (at("detections.jsonl"), at("tracks.jsonl"), at("data.jsonl"));
@@ -103,10 +106,21 @@ pub fn run(args: &DataArgs) -> Result<()> {
 fn stage(name: &str, output: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if output.exists() {
         eprintln!("{name}: there already");
-        return Ok(());
+        return leftovers(output);
     }
     eprintln!("{name}:");
     work().with_context(|| format!("making {}", output.display()))
+}
+
+/// Removes the parts of a finished output, where a stop came between.
+fn leftovers(output: &Path) -> Result<()> {
+    for path in [output.to_path_buf(), skipped_path(output)] {
+        let parts = path.with_added_extension("parts");
+        if parts.is_dir() {
+            fs::remove_dir_all(&parts).with_context(|| format!("removing {}", parts.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn detect(args: &DataArgs, output: &Path) -> Result<()> {
@@ -119,6 +133,8 @@ fn detect(args: &DataArgs, output: &Path) -> Result<()> {
         });
     };
     ensure!(given.is_file(), "--detections {} is not a file", given.display());
+    // What does not parse is not taken over.
+    detections::read(given)?;
     let copy = |from: &Path, to: &Path| -> Result<()> {
         let bytes = fs::read(from).with_context(|| format!("reading {}", from.display()))?;
         Ok(atomic::write(to, &bytes)?)
@@ -146,9 +162,13 @@ fn queries(args: &DataArgs, found: &Path, tracks: &Path, data: &Path) -> Result<
 fn claim(args: &DataArgs) -> Result<()> {
     let path = args.output.join("settings.txt");
     let DataArgs { videos, detections, expert, tracker, plan, limits, .. } = args;
+    let given = match detections {
+        Some(path) => format!("file {:x}", Sha256::digest(fs::read(path).with_context(|| format!("reading {}", path.display()))?)),
+        None => "made here".to_owned(),
+    };
     let lines = [
-        format!("videos {}", videos.display()),
-        format!("detections {detections:?}"),
+        format!("videos {}", inventory(&Clip::all(videos)?)),
+        format!("detections {given}"),
         format!("expert {expert:?}"),
         format!("tracker {tracker:?}"),
         format!("plan {plan:?}"),
@@ -163,7 +183,8 @@ fn claim(args: &DataArgs) -> Result<()> {
         let word = line.split(' ').next().unwrap_or_default();
         let before = text.lines().find(|found| found.starts_with(word)).unwrap_or("nothing");
         anyhow::bail!(
-            "{} was made with other settings ({before}; now {line}): remove the folder, or name another --output",
+            "{} was made with other settings ({before}; now {line}): name another --output, or remove the folder (its detections can be kept and given as \
+             --detections FILE)",
             args.output.display()
         );
     }

@@ -58,15 +58,33 @@ impl Parts {
         Ok(write_atomic(&self.path(part), fill)?)
     }
 
-    /// Joins `parts` in their order into the output and removes them.
-    pub fn finish(self, parts: impl IntoIterator<Item = usize>) -> Result<()> {
+    /// Joins `parts` in their order into the output; they stay until [`Parts::remove`].
+    pub fn join(&self, parts: impl IntoIterator<Item = usize>) -> Result<()> {
         write_atomic(&self.output, |out| {
             for part in parts {
                 std::io::copy(&mut std::fs::File::open(self.path(part))?, out)?;
             }
             Ok(())
         })?;
-        std::fs::remove_dir_all(&self.folder).with_context(|| format!("removing {}", self.folder.display()))
+        Ok(())
+    }
+
+    /// Removes the parts, the settings last, so that parts without settings are never found.
+    pub fn remove(self) -> Result<()> {
+        let removing = || format!("removing {}", self.folder.display());
+        for entry in std::fs::read_dir(&self.folder).with_context(removing)? {
+            let path = entry.with_context(removing)?.path();
+            if path != self.folder.join("settings") {
+                std::fs::remove_file(&path).with_context(removing)?;
+            }
+        }
+        std::fs::remove_dir_all(&self.folder).with_context(removing)
+    }
+
+    /// Joins `parts` in their order into the output and removes them.
+    pub fn finish(self, parts: impl IntoIterator<Item = usize>) -> Result<()> {
+        self.join(parts)?;
+        self.remove()
     }
 }
 

@@ -1,8 +1,8 @@
 //! How well experts and tracker find the objects of world clips again, by difficulty.
 //!
 //! In: the binary that cargo built and world clips whose truth is known. Out: a table of scores, and a failure where the plain difficulty falls below
-//! what was measured. A clip's difficulty is read off its true boxes ([`Difficulty::of`]), never off what was found. The short test runs with the others;
-//! the long one fills the README's table:
+//! what was measured. A clip's difficulty is read off its true boxes ([`Difficulty::of`]), never off what was found. The short test runs with the
+//! others; the long one fills the README's table:
 //! `cargo test --release --workspace --test tracking -- --ignored --nocapture` (`UTR_CLIPS=DIR` keeps its clips there).
 
 use std::collections::BTreeMap;
@@ -30,7 +30,8 @@ enum Difficulty {
     Camera,
     /// Bars cover parts of the picture.
     Bars,
-    /// Something is away for longer than the tracker waits, or is elsewhere in the next frame that shows it (it left on one side and came back on the other).
+    /// Something is away for longer than the tracker waits, or is elsewhere in the next frame that shows it (it left on one side and came back on the
+    /// other).
     Reentry,
     /// A box has another size from one frame to the next (it grows steadily and snaps back).
     Snap,
@@ -200,8 +201,8 @@ fn means(truth: &[ClipTracks], found: &[ClipTracks]) -> [f64; 3] {
     [mean(|s| s.mota), mean(|s| s.idf1), mean(|s| s.hota)]
 }
 
-/// Per difficulty and expert, the scores over all true tracks. They are printed beside the identity scores of two other readings of the truth: who comes back elsewhere is someone
-/// new; what never moves nor changes does not count.
+/// Per difficulty and expert, the scores over all true tracks. They are printed beside the identity scores of two other readings of the truth: who
+/// comes back elsewhere is someone new; what never moves nor changes does not count.
 fn measure(root: &Path, wanted: &[(Difficulty, usize)]) -> BTreeMap<(Difficulty, &'static str), [f64; 3]> {
     let mut all = BTreeMap::new();
     println!(

@@ -13,8 +13,10 @@ use utr_runtime::source::Source;
 use super::cuts::Cuts;
 
 /// Endings of files that are taken for videos.
-const ENDINGS: [&str; 14] =
-    ["mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "m2ts", "ogv", "flv", "wmv", "3gp"];
+const ENDINGS: [&str; 20] = [
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "ogv", "flv", "f4v", "wmv", "asf",
+    "3gp", "vob", "mxf", "m2v",
+];
 /// Endings of pictures; a folder that holds some is one clip.
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];
 
@@ -59,7 +61,7 @@ impl Clip {
     pub fn all(root: &Path) -> Result<Vec<Clip>> {
         ensure!(root.is_dir(), "--videos {} is not a folder", root.display());
         let mut clips = Vec::new();
-        gather(root, root, &mut clips)?;
+        gather(root, root, &mut Vec::new(), &mut clips)?;
         ensure!(
             !clips.is_empty(),
             "{} holds no clip: looked for files ending in {} and for folders of pictures",
@@ -86,7 +88,13 @@ fn ending(path: &Path) -> String {
     path.extension().map(|e| e.to_string_lossy().to_lowercase()).unwrap_or_default()
 }
 
-fn gather(root: &Path, folder: &Path, clips: &mut Vec<Clip>) -> Result<()> {
+/// `above` are the folders that this one lies in, by their real paths: a link to one of them leads round in a circle.
+fn gather(root: &Path, folder: &Path, above: &mut Vec<PathBuf>, clips: &mut Vec<Clip>) -> Result<()> {
+    let real = folder.canonicalize().with_context(|| format!("reading {}", folder.display()))?;
+    if above.contains(&real) {
+        return Ok(());
+    }
+    above.push(real);
     let mut pictures = false;
     let entries = std::fs::read_dir(folder).with_context(|| format!("reading {}", folder.display()))?;
     for entry in entries {
@@ -96,7 +104,7 @@ fn gather(root: &Path, folder: &Path, clips: &mut Vec<Clip>) -> Result<()> {
         }
         let ending = ending(&path);
         if path.is_dir() {
-            gather(root, &path, clips)?;
+            gather(root, &path, above, clips)?;
         } else if ENDINGS.contains(&ending.as_str()) {
             clips.push(named(root, path));
         } else {
@@ -106,6 +114,7 @@ fn gather(root: &Path, folder: &Path, clips: &mut Vec<Clip>) -> Result<()> {
     if pictures && folder != root {
         clips.push(named(root, folder.to_path_buf()));
     }
+    above.pop();
     Ok(())
 }
 
@@ -231,6 +240,9 @@ mod tests {
         }
         let names: Vec<String> = Clip::all(root.path()).unwrap().into_iter().map(|c| c.name).collect();
         assert_eq!(names, ["b.mp4", "deep/A.MKV", "deep/frames"]);
+        #[cfg(unix)]
+        std::os::unix::fs::symlink(root.path(), root.path().join("deep/round")).unwrap();
+        assert_eq!(Clip::all(root.path()).unwrap().len(), 3);
         let empty = tempfile::tempdir().unwrap();
         assert!(Clip::all(empty.path()).unwrap_err().to_string().contains("holds no clip"));
     }

@@ -103,11 +103,10 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
     let mut expert = args.expert.open(&args.videos)?;
     let mine = args.shard.range(all.len());
     let settings = format!(
-        "{}, every {}; {} of {}, shard {}",
+        "{}, every {}; {}, shard {}",
         expert.settings(),
         args.expert.every,
         inventory(&all),
-        args.videos.display(),
         args.shard
     );
     let parts = Parts::open(&args.output, &settings)?;
@@ -140,8 +139,8 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
         bar.set_prefix(format!("{:.0} frames/s", done as f64 / began.elapsed().as_secs_f64().max(1e-3)));
     }
     bar.finish_and_clear();
-    parts.finish(mine.clone())?;
-    skipped.finish(mine.clone())?;
+    // Whoever has the detections has the list of what is not in them.
+    skipped.join(mine.clone())?;
     let lost: Vec<Skipped> = read_jsonl(&skipped_path)?;
     let rate = done as f64 / began.elapsed().as_secs_f64().max(1e-3);
     eprintln!("{} clips, {} left out, {done} frames at {rate:.0} frames/s", mine.len(), lost.len());
@@ -155,7 +154,9 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
         mine.len(),
         skipped_path.display()
     );
-    Ok(())
+    parts.join(mine)?;
+    skipped.remove()?;
+    parts.remove()
 }
 
 /// Clips whose file is a copy of an earlier one, by place, and that one's name.
@@ -195,7 +196,7 @@ fn digest(path: &Path) -> std::io::Result<[u8; 32]> {
 }
 
 /// Number, names and sizes of the clips in a word, so that a changed folder is noticed.
-fn inventory(clips: &[Clip]) -> String {
+pub fn inventory(clips: &[Clip]) -> String {
     let mut digest = Sha256::new();
     for clip in clips {
         let size = std::fs::metadata(&clip.path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });

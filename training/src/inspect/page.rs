@@ -164,7 +164,7 @@ fn verdict(clip: &Clip) -> String {
     let (wrong, others) = (clip.disagreements(), clip.others());
     if wrong + others == 0 {
         let checked = clip.footage.is_ok() && clip.whole.is_some();
-        return if checked { "<li class=\"good\">no warnings</li>".to_owned() } else { String::new() };
+        return if checked { "<li class=\"good\">boxes agree</li>".to_owned() } else { String::new() };
     }
     let about = |what: About| {
         let found = (1..).zip(&clip.talks).filter(|(_, talk)| talk.findings.iter().any(|f| f.about == what));

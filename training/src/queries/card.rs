@@ -11,6 +11,8 @@ use serde::{Deserialize, Serialize};
 use serde_json::Value;
 use utr_models::{Result, atomic};
 
+use super::balance::Balance;
+use super::conversation::Attribute;
 use super::dialogue::Report;
 use super::llava::Conversation;
 use super::mix::Taken;
@@ -54,7 +56,7 @@ pub struct Card {
     pub text_only: usize,
     /// Records by `meta.task`.
     pub tasks: BTreeMap<String, usize>,
-    /// Records by `meta.query_attribute`.
+    /// Records of the task `utr` by `meta.query_attribute`.
     pub attributes: BTreeMap<String, usize>,
     /// Records by number of turns.
     pub by_turns: BTreeMap<usize, usize>,
@@ -108,7 +110,8 @@ impl Card {
         let text = |key: &str| meta.and_then(|m| m.get(key)).and_then(Value::as_str).map(String::from);
         let number = |key: &str| meta.and_then(|m| m.get(key)).and_then(Value::as_u64);
         *self.tasks.entry(text("task").unwrap_or_else(|| "unnamed".into())).or_default() += 1;
-        if let Some(attribute) = text("query_attribute") {
+        let asks = text("task").is_some_and(|task| task == "utr");
+        if let Some(attribute) = text("query_attribute").filter(|_| asks) {
             *self.attributes.entry(attribute).or_default() += 1;
         }
         if let (Some(frame), Some(frames)) = (number("query_frame"), number("frames"))
@@ -174,8 +177,11 @@ impl Card {
 
 impl Facts {
     fn markdown(&self, text: &mut String) {
-        if let Some(Report { clips, silent, tracks: t, unsampled, ambiguous, .. }) = &self.report {
-            let _ = writeln!(text, "\n## Tracks\n\n{clips} clips, {silent} of them without a conversation.");
+        if let Some(Report { clips, silent, tracks: t, unsampled, ambiguous, balance, .. }) = &self.report {
+            let _ = writeln!(text, "\n## Tracks\n\n{clips} clips, {} of them without a conversation{}.",
+                silent.len(),
+                if silent.is_empty() { String::new() } else { format!(": {}", silent.join(", ")) }
+            );
             let rows = [
                 ("kept", t.kept),
                 ("dropped: seen in too few frames", t.short),
@@ -185,9 +191,9 @@ impl Facts {
                 ("dropped: neither moves nor acts", t.still),
                 ("dropped: too many gaps", t.fragmented),
                 ("kept, but on fewer than two sampled frames", *unsampled),
-                ("queries given up: nothing singled the object out", *ambiguous),
             ];
             histogram(text, "What became of them", rows.map(|(w, n)| (w.to_owned(), n)).to_vec());
+            balance.markdown(text, *ambiguous);
         }
         if !self.taken.is_empty() {
             let _ = writeln!(
@@ -205,6 +211,19 @@ impl Facts {
                 let _ = writeln!(text, "* {video}: {reason}");
             }
         }
+    }
+}
+
+impl Balance {
+    fn markdown(&self, text: &mut String, given_up: usize) {
+        let _ = writeln!(text, "\n## Balance\n\nOver all queries, later turns too; {given_up} more were given up because nothing singled the object out or fewer than two boxes could be listed.");
+        let named = |map: &BTreeMap<Attribute, usize>| map.iter().map(|(a, n)| (a.word().to_owned(), *n)).collect();
+        histogram(text, "Attributes", named(&self.attributes));
+        let quarters = self.quarters.iter().enumerate().map(|(i, n)| (format!("quarter {}", i + 1), *n)).collect();
+        histogram(text, "Query frame", quarters);
+        let boxes = self.boxes.iter().map(|(most, n)| (format!("up to {most}"), *n)).collect();
+        histogram(text, "Boxes that an answer may list", boxes);
+        histogram(text, "Tracks that an attribute singled out in no frame that was looked at", named(&self.undecided));
     }
 }
 

@@ -7,7 +7,6 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::{Result, ensure};
-use serde::Serialize;
 
 use super::absent::Vocabulary;
 use super::card::{Card, Facts};
@@ -94,12 +93,13 @@ impl std::fmt::Display for Report {
         let Self { clips, silent, tracks: t, unsampled, ambiguous, queries, absent, balance } = self;
         writeln!(
             f,
-            "{clips} clips ({silent} without a conversation), {queries} queries, {absent} for what is absent"
+            "{clips} clips ({} without a conversation), {queries} queries, {absent} for what is absent",
+            silent.len()
         )?;
         writeln!(
             f,
             "tracks: {} kept; dropped {} short, {} brief, {} size, {} score, {} still, {} fragmented; of the kept {unsampled} too rare \
-             on the sampled frames, {ambiguous} times nothing singled one out",
+             on the sampled frames, {ambiguous} queries given up (ambiguous, or fewer than two boxes to list)",
             t.kept, t.short, t.brief, t.size, t.score, t.still, t.fragmented
         )?;
         let listed = |pairs: Vec<(String, usize)>| {
@@ -107,16 +107,7 @@ impl std::fmt::Display for Report {
         };
         let attributes = balance.attributes.iter().map(|(a, n)| (a.word().to_owned(), *n)).collect();
         let boxes = balance.boxes.iter().map(|(b, n)| (format!("up to {b}"), *n)).collect();
-        writeln!(f, "attributes: {}", listed(attributes))?;
+        writeln!(f, "attributes, later turns too: {}", listed(attributes))?;
         write!(f, "query frame by quarter: {:?}; boxes listed: {}", balance.quarters, listed(boxes))
     }
-}
-
-/// What makes the conversations, for settings that are compared.
-#[derive(Serialize)]
-pub struct Making<'a> {
-    /// What is asked.
-    pub plan: &'a Plan,
-    /// Which tracks are asked about.
-    pub limits: &'a Limits,
 }

@@ -179,7 +179,8 @@ impl Query<'_> {
             Attribute::Location => scene::place(self.clip, self.seen).is_some_and(|p| self.is_alone_near(p)),
             Attribute::Appearance => scene::has_own_name(self.clip, self.track),
             Attribute::Action => !self.own_actions().is_empty(),
-            Attribute::FrameSpan | Attribute::TimeSpan => !self.own_spans().is_empty(),
+            Attribute::FrameSpan => !self.own_spans(1).is_empty(),
+            Attribute::TimeSpan => !self.own_spans(2).is_empty(),
         }
     }
 
@@ -191,18 +192,21 @@ impl Query<'_> {
         let slots: Vec<(&str, String)> = match attribute {
             Attribute::Coordinate => vec![("box", at())],
             Attribute::Location => vec![("place", scene::place(self.clip, self.seen)?.to_owned())],
-            Attribute::Appearance => vec![("name", self.track.name())],
+            Attribute::Appearance => {
+                let name = self.track.name();
+                vec![("a_name", scene::with_article(&name)), ("name", name)]
+            }
             Attribute::Identity => {
                 let name = scene::short_name(self.clip, self.track);
                 vec![("name", name), ("id", id.to_string()), ("box", at())]
             }
             Attribute::Action => vec![("action", self.own_actions().choose(rng)?.text.clone())],
             Attribute::FrameSpan => {
-                let (action, act) = *self.own_spans().choose(rng)?;
+                let (action, act) = *self.own_spans(1).choose(rng)?;
                 vec![("act", act.to_owned()), ("span", scene::span_text(action))]
             }
             Attribute::TimeSpan => {
-                let (action, act) = *self.own_spans().choose(rng)?;
+                let (action, act) = *self.own_spans(2).choose(rng)?;
                 let (span, length) = scene::seconds_text(self.clip, action);
                 vec![("act", act.to_owned()), ("span", span), ("length", length)]
             }
@@ -228,14 +232,19 @@ impl Query<'_> {
 
     /// What it does in this frame and nobody else does at that time.
     fn own_actions(&self) -> Vec<&TrackAction> {
-        let done = self.track.actions.iter().filter(|a| (a.start..=a.end).contains(&self.seen.frame));
-        done.filter(|a| self.only_one_doing(a)).collect()
+        self.done().filter(|a| self.only_one_doing(a)).collect()
     }
 
-    /// What it does for a while, and how the question calls it: that it `acts` where nobody else does anything brief at that time, what it does
-    /// where nobody else does the same.
-    fn own_spans(&self) -> Vec<(&TrackAction, &str)> {
-        let brief = self.track.actions.iter().filter(|a| !scene::lasts(self.clip, a));
+    /// What it does in this frame, but for standing still.
+    fn done(&self) -> impl Iterator<Item = &TrackAction> {
+        let now = |a: &&TrackAction| (a.start..=a.end).contains(&self.seen.frame) && a.text != scene::STILL;
+        self.track.actions.iter().filter(now)
+    }
+
+    /// What it does around this frame, for at least `least` frames and not all the time, and how the question calls it: that it `acts` where
+    /// nobody else does anything at that time, what it does where nobody else does the same.
+    fn own_spans(&self, least: u32) -> Vec<(&TrackAction, &str)> {
+        let brief = self.done().filter(|a| !scene::lasts(self.clip, a) && a.end + 1 >= a.start + least);
         let mut spans = Vec::new();
         for action in brief {
             if self.only_one_acting(action) {
@@ -265,9 +274,9 @@ impl Query<'_> {
     }
 
     fn only_one_acting(&self, action: &TrackAction) -> bool {
-        let brief = |a: &TrackAction| !scene::lasts(self.clip, a);
+        let acts = |a: &TrackAction| a.text != scene::STILL;
         let overlaps = |a: &TrackAction| a.start <= action.end + 1 && action.start <= a.end + 1;
-        !self.others().any(|t| t.actions.iter().any(|a| brief(a) && overlaps(a)))
+        !self.others().any(|t| t.actions.iter().any(|a| acts(a) && overlaps(a)))
     }
 
     fn others(&self) -> impl Iterator<Item = &Track> {

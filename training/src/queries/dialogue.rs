@@ -5,13 +5,15 @@
 //! questions have nothing to find ([`absent`](super::absent)). Hints are checked against the dropped tracks too, unless they are noise. The words of a clip follow from the seed and the
 //! clip's name, its choices also from the clips before it.
 
+use std::collections::{BTreeSet, HashSet};
+
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
-use super::absent::{Vocabulary, absent_in_frame, absent_object};
+use super::absent::{Vocabulary, absent_in_frame, absent_object, is_out};
 use super::balance::{Balance, quarter};
 use super::caption;
 use super::conversation::{Attribute, Listing, Query, QueryFrame, UtrTurn};
@@ -27,7 +29,7 @@ use crate::tracks::filter::{Dropped, Limits, filter};
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, clap::Args)]
 pub struct Plan {
     /// Frames taken uniformly from each clip; conversations count these
-    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(1..=32))]
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u32).range(2..=32))]
     pub frames: u32,
     /// Which frame an attribute is taken from: any that shows the object (bidirectional), or the first
     #[arg(long, value_enum, default_value_t)]
@@ -42,10 +44,10 @@ pub struct Plan {
     #[arg(long, default_value_t = 1, value_parser = clap::value_parser!(u16).range(1..=100))]
     pub grid: u16,
     /// Most turns of a conversation
-    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=8))]
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u32).range(1..=6))]
     pub turns: u32,
-    /// Questions in a hundred that ask for something that is not there
-    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=90))]
+    /// Conversations in a hundred that ask for something that is not there
+    #[arg(long, default_value_t = 10, value_name = "PERCENT", value_parser = clap::value_parser!(u32).range(0..=50))]
     pub absent: u32,
     /// Decides all that is drawn
     #[arg(long, default_value_t = 0)]
@@ -58,12 +60,12 @@ pub struct Report {
     /// Clips looked at.
     pub clips: usize,
     /// Those without any conversation.
-    pub silent: usize,
+    pub silent: Vec<String>,
     /// Tracks by what became of them.
     pub tracks: Dropped,
     /// Kept tracks that fewer than two sampled frames show.
     pub unsampled: usize,
-    /// Kept tracks that no attribute singles out.
+    /// Queries given up: no attribute singles the object out, or no answer would list two boxes.
     pub ambiguous: usize,
     /// Conversations that begin with a query.
     pub queries: usize,
@@ -79,6 +81,8 @@ pub struct Maker<'a> {
     plan: &'a Plan,
     limits: &'a Limits,
     vocabulary: &'a Vocabulary,
+    /// What was asked of the clip: track, attribute, frame.
+    posed: HashSet<(u32, Attribute, u32)>,
     /// So far.
     pub report: Report,
 }
@@ -91,7 +95,7 @@ const TRIES: usize = 3;
 impl<'a> Maker<'a> {
     /// Before the first clip. `vocabulary` holds the names of the whole data set.
     pub fn new(plan: &'a Plan, limits: &'a Limits, vocabulary: &'a Vocabulary) -> Self {
-        Self { plan, limits, vocabulary, report: Report::default() }
+        Self { plan, limits, vocabulary, posed: HashSet::new(), report: Report::default() }
     }
 
     /// The conversations of the next clip, whose names are [`clean`].
@@ -105,7 +109,9 @@ impl<'a> Maker<'a> {
         let asked: Vec<&Track> = all.tracks.iter().filter(is_kept).filter(|t| t.boxes.len() >= 2).collect();
         self.report.unsampled += kept.tracks.len() - asked.len();
         let rng = &mut generator(self.plan.seed, &clip.video);
-        let scene = Scene { clip: &all, asked: &asked, source: clip.sampled_frames(self.plan.frames) };
+        let source = clip.sampled_frames(self.plan.frames);
+        let scene = Scene { whole: clip, clip: &all, asked: &asked, source };
+        self.posed.clear();
         let mut made = Vec::new();
         for track in &asked {
             for _ in 0..self.plan.per_track {
@@ -116,7 +122,7 @@ impl<'a> Maker<'a> {
             }
         }
         self.report.clips += 1;
-        self.report.silent += usize::from(made.is_empty());
+        self.report.silent.extend(made.is_empty().then(|| clip.video.clone()));
         let numbered = (1..).zip(made);
         numbered
             .map(|(n, (turns, meta))| {
@@ -182,13 +188,23 @@ impl<'a> Maker<'a> {
         rng: &mut ChaCha8Rng,
     ) -> Option<(UtrTurn, Listing)> {
         let balance = &mut self.report.balance;
-        let listing = Listing { grid: self.plan.grid, max_listed: balance.least_listed(&self.plan.boxes) };
+        let listed = |most: &u32| {
+            let listing = Listing { grid: self.plan.grid, max_listed: *most };
+            scene::trajectory(scene.clip, track, id, &listing).points.len()
+        };
+        let enough: Vec<u32> = self.plan.boxes.iter().copied().filter(|most| listed(most) >= 2).collect();
+        if enough.is_empty() {
+            return None;
+        }
+        let listing = Listing { grid: self.plan.grid, max_listed: balance.least_listed(&enough) };
         let query =
             |seen| Query { clip: scene.clip, track, seen, listing: &listing, wording: Wording::Varied };
         let frames = candidates(track, scene.clip.frames, self.plan.query, rng);
         let mut best: Option<(f64, Attribute, &TrackBox)> = None;
         for attribute in Attribute::ALL {
-            let fitting: Vec<&&TrackBox> = frames.iter().filter(|b| query(**b).decides(attribute)).collect();
+            let new = |b: &&&TrackBox| !self.posed.contains(&(track.id, attribute, b.frame));
+            let fitting: Vec<&&TrackBox> =
+                frames.iter().filter(new).filter(|b| query(**b).decides(attribute)).collect();
             if fitting.is_empty() {
                 *balance.undecided.entry(attribute).or_default() += 1;
             }
@@ -203,6 +219,7 @@ impl<'a> Maker<'a> {
         let (_, attribute, seen) = best?;
         let utr = query(seen).pose(attribute, Some(id), rng)?;
         balance.count(attribute, quarter(seen.frame, scene.clip.frames), listing.max_listed);
+        self.posed.insert((track.id, attribute, seen.frame));
         Some((utr, listing))
     }
 
@@ -224,11 +241,11 @@ impl<'a> Maker<'a> {
         };
         let object = |rng: &mut ChaCha8Rng| {
             let (turn, frame) =
-                absent_object(scene.clip, self.vocabulary, (&query.every(), Wording::Varied), rng)?;
+                absent_object((scene.whole, scene.clip), self.vocabulary, (&query.every(), Wording::Varied), rng)?;
             Some((turn, frame, "absent-object", Vec::new()))
         };
         let in_frame = |rng: &mut ChaCha8Rng| {
-            let (turn, frame) = absent_in_frame(&query, rng)?;
+            let (turn, frame) = absent_in_frame(&query, |frame| scene.is_out(track, frame), rng)?;
             Some((turn, frame, "absent-in-frame", vec![track.id]))
         };
         let (turn, frame, task, ids) = if rng.random() {
@@ -308,7 +325,9 @@ impl Further {
 
 /// A clip while its conversations are made.
 struct Scene<'a> {
-    /// All tracks on the sampled frames.
+    /// All tracks as they were found.
+    whole: &'a ClipTracks,
+    /// All that are no noise, on the sampled frames.
     clip: &'a ClipTracks,
     /// Those that are asked about.
     asked: &'a [&'a Track],
@@ -319,6 +338,11 @@ struct Scene<'a> {
 impl Scene<'_> {
     fn source_frame(&self, frame: u32) -> Option<u32> {
         self.source.get(frame.checked_sub(1)? as usize).copied()
+    }
+
+    /// Whether an object is out of the picture in a sampled frame.
+    fn is_out(&self, track: &Track, frame: u32) -> bool {
+        self.source_frame(frame).is_some_and(|source| is_out(self.whole, track.id, source))
     }
 
     /// A turn about `<id1>` or about the clip.
@@ -334,8 +358,7 @@ impl Scene<'_> {
         let words = Wording::Varied;
         match sort {
             Further::Place => {
-                let near = |f: u32| track.boxes.iter().any(|b| b.frame.abs_diff(f) == 1);
-                let clear = |f: &u32| *f != asked_at && (track.at(*f).is_some() || !near(*f));
+                let clear = |f: &u32| *f != asked_at && (track.at(*f).is_some() || self.is_out(track, *f));
                 let frame = *(1..=self.clip.frames).filter(clear).collect::<Vec<_>>().choose(rng)?;
                 let forms =
                     ["Where is <id1> in {}?", "And in {}, where is <id1>?", "Give the box of <id1> in {}."];
@@ -348,15 +371,20 @@ impl Scene<'_> {
             }
             Further::Deed => {
                 let action = track.actions.choose(rng)?;
-                let frame = rng.random_range(action.start..=action.end);
+                let seen = |f: &u32| track.at(*f).is_some();
+                let frame = *(action.start..=action.end).filter(seen).collect::<Vec<_>>().choose(rng)?;
                 let done = track.actions.iter().filter(|a| (a.start..=a.end).contains(&frame));
                 let forms =
-                    ["What does <id1> do in {}?", "And what is <id1> doing in {}?", "Its action in {}?"];
+                    ["What does <id1> do in {}?", "And what is <id1> doing in {}?", "The action of <id1> in {}?"];
                 let question = words.any(&forms, rng).replace("{}", &format!("frame{frame}:"));
-                let answer: Vec<&str> = done.map(|a| a.text.as_str()).collect();
+                let answer: BTreeSet<&str> = done.map(|a| a.text.as_str()).collect();
+                let answer: Vec<&str> = answer.into_iter().collect();
                 turn(question, format!("It {}.", answer.join(" and ")))
             }
             Further::Seen => {
+                // Of several that could be it, another may be the same one earlier or later.
+                let known = self.whole.tracks.iter().find(|t| t.id == track.id)?;
+                scene::has_own_name(self.whole, known).then_some(())?;
                 let (first, last) = (track.boxes.first()?.frame, track.boxes.last()?.frame);
                 let forms =
                     ["From which frame to which is <id1> seen?", "When does <id1> first and last appear?"];

@@ -31,6 +31,9 @@ pub struct Conversation {
     /// What the conversation was made from: task, query attribute, query frame, track ids, TPL.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub meta: Option<serde_json::Value>,
+    /// What else the record has; handed through.
+    #[serde(flatten)]
+    pub rest: serde_json::Map<String, serde_json::Value>,
 }
 
 /// One utterance.
@@ -158,6 +161,7 @@ pub fn conversation(id: &str, video: &str, turns: &[Turn], meta: Option<serde_js
         image: None,
         conversations: both.collect(),
         meta,
+        rest: serde_json::Map::new(),
     }
 }
 

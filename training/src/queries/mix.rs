@@ -4,13 +4,14 @@
 //! the order of the data sets, each once, with ids that differ, and a card. `all`, `first:N`, `end:N` and `random:N` are taken as there; N may be a percentage,
 //! rounded up. Media are not opened and not moved.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::str::FromStr;
 
 use anyhow::{Context, Result, bail, ensure};
 use rand::seq::index::sample;
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use sha2::{Digest, Sha256};
 
 use super::card::{Card, Facts};
@@ -38,11 +39,13 @@ pub struct MixArgs {
 
 /// The mixture file.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Mixture {
     datasets: Vec<Dataset>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+#[serde(deny_unknown_fields)]
 struct Dataset {
     json_path: String,
     #[serde(default = "all")]
@@ -148,6 +151,7 @@ pub fn run(args: &MixArgs) -> Result<()> {
     let mixture: Mixture = serde_saphyr::from_str(&text).with_context(|| {
         format!("{name}: expected `datasets:` with a list of `json_path` and `sampling_strategy`")
     })?;
+    distinct(&[&args.datasets], &args.output)?;
     let folder = args.datasets.parent().unwrap_or(Path::new("."));
     let mut mixer = Mixer { unique: !args.keep_duplicates, seed: args.seed, ..Mixer::default() };
     for dataset in &mixture.datasets {
@@ -192,7 +196,7 @@ struct Mixer {
     unique: bool,
     seed: u64,
     seen: HashSet<[u8; 32]>,
-    ids: HashMap<String, usize>,
+    ids: HashSet<String>,
     records: Vec<Conversation>,
     taken: Vec<Taken>,
 }
@@ -224,14 +228,14 @@ impl Mixer {
         let stem = Path::new(path).file_stem().map(|s| s.to_string_lossy().into_owned()).unwrap_or_default();
         let given = record.id.as_ref().map(|id| id.as_str().map_or_else(|| id.to_string(), String::from));
         let id = given.unwrap_or_else(|| format!("{stem}-{}", place + 1));
-        let count = self.ids.entry(id.clone()).or_insert(0);
-        *count += 1;
-        if *count > 1 {
-            let id = format!("{id}~{count}");
-            self.ids.insert(id.clone(), 1);
-            record.id = Some(id.into());
-        } else {
-            record.id = Some(record.id.filter(|old| !old.is_null()).unwrap_or_else(|| id.into()));
+        let mut own = id.clone();
+        let mut count = 1;
+        while !self.ids.insert(own.clone()) {
+            count += 1;
+            own = format!("{id}~{count}");
+        }
+        if own != id || record.id.as_ref().is_none_or(Value::is_null) {
+            record.id = Some(own.into());
         }
         record
     }

@@ -34,9 +34,20 @@ pub fn short_name(clip: &ClipTracks, track: &Track) -> String {
         .unwrap_or(full)
 }
 
-/// Whether no other track has the same full name.
+/// What stands still is told, but is no hint: scenery stands still too.
+pub const STILL: &str = "stands still";
+
+/// Whether one could be called by the other's name: the same category, and the looks of one hold those of the other.
+pub fn could_be(a: &Track, b: &Track) -> bool {
+    let words =
+        |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<std::collections::BTreeSet<_>>();
+    let (looks, others) = (words(&a.appearance), words(&b.appearance));
+    words(&a.category) == words(&b.category) && (looks.is_subset(&others) || others.is_subset(&looks))
+}
+
+/// Whether no other track could be called by the full name.
 pub fn has_own_name(clip: &ClipTracks, track: &Track) -> bool {
-    clip.tracks.iter().all(|t| t.id == track.id || t.name() != track.name())
+    clip.tracks.iter().all(|t| t.id == track.id || !could_be(t, track))
 }
 
 /// `a small dotted red ball`, with the article its first letter wants.

@@ -122,6 +122,10 @@ impl ClipTracks {
             let Self { width, height, fps, .. } = self;
             return Some(format!("{width}x{height} pixels at {fps} frames a second: all must be above zero"));
         }
+        let rising = self.times_ms.windows(2).all(|w| w[0] <= w[1]);
+        if !rising || !(self.times_ms.is_empty() || self.times_ms.len() == self.frames as usize) {
+            return Some(format!("{} times for {} frames; they must rise", self.times_ms.len(), self.frames));
+        }
         let mut ids = HashSet::new();
         for Track { id, boxes, .. } in &self.tracks {
             let mut before = 0;

@@ -39,7 +39,7 @@ fn hints(attribute: Attribute) -> &'static [&'static str] {
         ],
         Attribute::Appearance => &[
             "Find the {name} of {frame}.",
-            "{frame} shows a {name}.",
+            "{frame} shows {a_name}.",
             "Look for the {name} in {frame}.",
             "Which object is the {name} that {frame} shows?",
             "The {name} can be seen in {frame}.",
@@ -61,13 +61,13 @@ fn hints(attribute: Attribute) -> &'static [&'static str] {
             "What {act} {span}?",
             "One object {act} {span}.",
             "Which object {act} {span}?",
-            "Something {act} {span}: what is it?",
+            "What is it that {act} {span}?",
         ],
         Attribute::TimeSpan => &[
             "What {act} {span} of {length}?",
             "The clip lasts {length}. One object {act} {span}.",
             "Which object of this clip of {length} {act} {span}?",
-            "Something {act} {span} in these {length}: what is it?",
+            "What is it that {act} {span} of these {length}?",
         ],
     }
 }
@@ -130,7 +130,7 @@ mod tests {
     #[test]
     fn no_slot_is_left_open_and_every_request_holds_the_form() {
         let rng = &mut ChaCha8Rng::seed_from_u64(3);
-        let slots: Vec<(&str, String)> = ["box", "place", "name", "id", "action", "act", "span", "length"]
+        let slots: Vec<(&str, String)> = ["box", "place", "name", "a_name", "id", "action", "act", "span", "length"]
             .map(|slot| (slot, "7".to_string()))
             .to_vec();
         for attribute in Attribute::ALL {

@@ -1,7 +1,8 @@
 //! Where the camera looks: by how many pixels each picture of a shot is shifted against the first.
 //!
-//! Comes in: the pictures of a shot in order. Goes out: whole-pixel shifts, and whether the camera can be taken to stand still but for them. Blocks with a texture vote; things
-//! that move are outvoted, and where little has a texture nothing is taken to move. Turns, zooms and views that change with depth are not undone: such a shot is given up.
+//! Comes in: the pictures of a shot in order. Goes out: whole-pixel shifts, and whether the camera can be taken to stand still but for them. Blocks
+//! with a texture vote; things that move are outvoted, and where little has a texture nothing is taken to move. Turns, zooms and views that change
+//! with depth are not undone: such a shot is given up.
 
 use super::picture::Picture;
 
@@ -17,7 +18,8 @@ const TEXTURE: f32 = 1.0;
 const LEAST_TEXTURED: f32 = 0.6;
 /// Least share of the blocks with a texture that must agree.
 const LEAST_AGREED: f32 = 0.5;
-/// Another place than the expected one is believed where the difference falls by this share, or by so many grey levels a pixel (part of the block may show a thing).
+/// Another place than the expected one is believed where the difference falls by this share, or by so many grey levels a pixel (part of the block may
+/// show a thing).
 const BETTER: (f32, f32) = (0.2, 1.0);
 /// Share of pictures without agreement above which a shot is given up.
 const MOST_LOST: f32 = 0.3;

@@ -1,8 +1,9 @@
 //! Things through time: which connected part of which frame shows what.
 //!
-//! Comes in: the pictures of a stretch of frames and their connected parts. Goes out: per frame the things that are seen, with boxes that last: parts that move as one are one
-//! thing, and a part that several things share is divided by their looks. The frames are gone through forwards and then backwards, so that things that begin together and
-//! part later are two from the start. Identities end with the stretch; giving lasting ones is the tracker's business.
+//! Comes in: the pictures of a stretch of frames and their connected parts. Goes out: per frame the things that are seen, with boxes that last: parts
+//! that move as one are one thing, and a part that several things share is divided by their looks. The frames are gone through forwards and then
+//! backwards, so that things that begin together and part later are two from the start. Identities end with the stretch; giving lasting ones is the
+//! tracker's business.
 
 use super::boxes::{Xyxy, area, inside, moved, narrow, union, way};
 use super::mask::Part;
@@ -268,8 +269,8 @@ fn look(still: &Still, parts: &[&Blob], xyxy: Xyxy) -> Template {
     Template::learn(&still.picture, &parts, [xyxy[0] as i32, xyxy[1] as i32])
 }
 
-/// Where the looks of things are found among parts that they share, and how much of each. What fits best is given its pixels first: a thing that lies behind
-/// another one, or that is the other one, is left with little.
+/// Where the looks of things are found among parts that they share, and how much of each. What fits best is given its pixels first: a thing that lies
+/// behind another one, or that is the other one, is left with little.
 fn places(still: &Still, things: &[Thing], parts: &[&Blob]) -> Vec<(Xyxy, f32)> {
     let mut open = vec![false; still.picture.pixels()];
     for blob in parts {

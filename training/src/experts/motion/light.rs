@@ -1,7 +1,7 @@
 //! How bright the light is: by which factors each picture of a shot differs from the first.
 //!
-//! Comes in: the pictures of a shot in order, already unshifted. Goes out: a factor per channel, of what most pixels do: clouds, and a camera that sets its exposure. Light that falls on one
-//! side only is not undone.
+//! Comes in: the pictures of a shot in order, already unshifted. Goes out: a factor per channel, of what most pixels do: clouds, and a camera that
+//! sets its exposure. Light that falls on one side only is not undone.
 
 use super::picture::Picture;
 

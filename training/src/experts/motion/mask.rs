@@ -98,13 +98,13 @@ pub fn parts(mask: &[u8], width: usize) -> Vec<Part> {
     }
     let mut place = vec![usize::MAX; runs.len()];
     let mut found: Vec<Part> = Vec::new();
-    for index in 0..runs.len() {
+    for (index, run) in runs.into_iter().enumerate() {
         let top = root(&mut parent, index);
         if place[top] == usize::MAX {
             place[top] = found.len();
             found.push(Part::default());
         }
-        found[place[top]].runs.push(runs[index]);
+        found[place[top]].runs.push(run);
     }
     found
 }

@@ -1,7 +1,7 @@
 //! Patches of one picture that differ from the scene, and what surrounds them.
 //!
-//! Comes in: a scene, a picture and the mask of what differs. Goes out: evenly coloured patches, how picture and scene change across their borders, how much they look like what is
-//! around, and the still parts that go on where a moving one ends. What follows from it is decided in `rest`.
+//! Comes in: a scene, a picture and the mask of what differs. Goes out: evenly coloured patches, how picture and scene change across their borders,
+//! how much they look like what is around, and the still parts that go on where a moving one ends. What follows from it is decided in `rest`.
 
 use super::mask::{Part, neighbours};
 use super::picture::{Picture, difference};
@@ -149,6 +149,9 @@ impl<'a> Patches<'a> {
     /// The connected still parts from `seeds` on in the colours of what moves, but for those larger than `most` and those that hardly touch it.
     pub fn still(&self, seeds: &[usize], palette: &Palette, most: usize) -> Vec<(Vec<usize>, f32)> {
         let (width, count) = (self.picture.width, self.labels.len());
+        if seeds.is_empty() {
+            return Vec::new();
+        }
         let mut part = vec![0u32; count];
         let fits = |p: usize| self.labels[p] == 0 && palette.has(self.picture.at(p));
         let mut found: Vec<Vec<usize>> = Vec::new();

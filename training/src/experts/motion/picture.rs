@@ -1,7 +1,7 @@
 //! Frames at working size, channel by channel.
 //!
-//! Comes in: a frame of any size. Goes out: a [`Picture`] whose longer side is bounded: means of square blocks, so that noise is averaged away and work and
-//! memory depend little on the source. Nothing is compared here.
+//! Comes in: a frame of any size. Goes out: a [`Picture`] whose longer side is bounded: means of square blocks, so that noise is averaged away and
+//! work and memory depend little on the source. Nothing is compared here.
 
 use std::borrow::Cow;
 

@@ -1,8 +1,9 @@
 //! Objects at rest: where the colour that is seen longest is no scenery.
 //!
-//! Comes in: a scene as first learned, and the pictures. Every patch of a picture that differs from the scene is asked which of the two fits the surroundings: where it is the
-//! picture, an object of the scene has left; where it is neither, something changes in place; where a moving patch goes on beyond its border in its own colours, that part stands
-//! still. Goes out: the scene with those pixels as they look without the object, or as their surroundings do. What never moves nor changes stays.
+//! Comes in: a scene as first learned, and the pictures. Every patch of a picture that differs from the scene is asked which of the two fits the
+//! surroundings: where it is the picture, an object of the scene has left; where it is neither, something changes in place; where a moving patch goes
+//! on beyond its border in its own colours, that part stands still. Goes out: the scene with those pixels as they look without the object, or as
+//! their surroundings do. What never moves nor changes stays.
 
 use super::mask::{Part, enclosed, grow, parts};
 use super::patches::{LEAST_PATCH, Palette, Patches};

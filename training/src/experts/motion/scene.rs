@@ -1,7 +1,7 @@
 //! The scene: what each pixel looks like when nothing stands there.
 //!
-//! Comes in: pictures spread over a shot. Goes out: per pixel the colour that is seen longest, corrected by `rest` where that is an object at rest, and the
-//! least difference that is no noise. Pictures of a moving camera give a scene that nothing resembles.
+//! Comes in: pictures spread over a shot. Goes out: per pixel the colour that is seen longest, corrected by `rest` where that is an object at rest,
+//! and the least difference that is no noise. Pictures of a moving camera give a scene that nothing resembles.
 
 use super::mask::majority;
 use super::picture::{Picture, difference};
@@ -71,14 +71,12 @@ impl Scene {
             return Self { picture: Picture::plain(1, 1, 0), threshold };
         };
         let mut scene = Self { picture: first.clone(), threshold };
-        let pixels = first.pixels();
         let (mut values, mut noises) = (Vec::with_capacity(pictures.len()), Vec::new());
-        let spread = spread(pictures);
-        for pixel in 0..pixels {
+        for (pixel, spread) in spread(pictures).into_iter().enumerate() {
             values.clear();
             values.extend(pictures.iter().map(|p| p.at(pixel)));
             let (colour, noise) =
-                if spread[pixel] <= threshold { mean(&values) } else { longest(&values, threshold) };
+                if spread <= threshold { mean(&values) } else { longest(&values, threshold) };
             scene.picture.set(pixel, colour);
             noises.push(noise);
         }

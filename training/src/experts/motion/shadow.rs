@@ -1,7 +1,7 @@
 //! Cast shadows: darker scenery at the side of a thing.
 //!
-//! Comes in: a connected part of what differs from the scene. Goes out: the part without what only lies in shadow beside the rest. A part that is mostly
-//! scenery in shadow is left as it is: it may as well be a thing of the same colour.
+//! Comes in: a connected part of what differs from the scene. Goes out: the part without what only lies in shadow beside the rest. A part that is
+//! mostly scenery in shadow is left as it is: it may as well be a thing of the same colour.
 
 use super::mask::{Part, Run};
 use super::picture::Picture;

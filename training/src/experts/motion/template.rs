@@ -1,7 +1,7 @@
 //! The look of a thing, to find it again where it touches others.
 //!
-//! Comes in: a picture and the part of it that shows the thing alone. Goes out: where the thing is in a later picture, and how much of it is seen. Sizes and angles are
-//! those of the view that was learned; nothing is scaled or turned.
+//! Comes in: a picture and the part of it that shows the thing alone. Goes out: where the thing is in a later picture, and how much of it is seen.
+//! Sizes and angles are those of the view that was learned; nothing is scaled or turned.
 
 use super::colour::colour_word;
 use super::mask::Part;
