@@ -115,7 +115,8 @@ fn stage(name: &str, output: &Path, work: impl FnOnce() -> Result<()>) -> Result
 /// Removes the parts of a finished output, where a stop came between.
 fn leftovers(output: &Path) -> Result<()> {
     for path in [output.to_path_buf(), skipped_path(output)] {
-        let parts = path.with_added_extension("parts");
+        let parts =
+            path.with_file_name(format!("{}.parts", path.file_name().unwrap_or_default().to_string_lossy()));
         if parts.is_dir() {
             fs::remove_dir_all(&parts).with_context(|| format!("removing {}", parts.display()))?;
         }
@@ -163,7 +164,10 @@ fn claim(args: &DataArgs) -> Result<()> {
     let path = args.output.join("settings.txt");
     let DataArgs { videos, detections, expert, tracker, plan, limits, .. } = args;
     let given = match detections {
-        Some(path) => format!("file {:x}", Sha256::digest(fs::read(path).with_context(|| format!("reading {}", path.display()))?)),
+        Some(path) => format!(
+            "file {:x}",
+            Sha256::digest(fs::read(path).with_context(|| format!("reading {}", path.display()))?)
+        ),
         None => "made here".to_owned(),
     };
     let lines = [

@@ -14,8 +14,8 @@ use super::cuts::Cuts;
 
 /// Endings of files that are taken for videos.
 const ENDINGS: [&str; 20] = [
-    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "ogv", "flv", "f4v", "wmv", "asf",
-    "3gp", "vob", "mxf", "m2v",
+    "mp4", "m4v", "mov", "mkv", "webm", "avi", "mpg", "mpeg", "ts", "mts", "m2ts", "ogv", "flv", "f4v",
+    "wmv", "asf", "3gp", "vob", "mxf", "m2v",
 ];
 /// Endings of pictures; a folder that holds some is one clip.
 const PICTURES: [&str; 3] = ["png", "jpg", "jpeg"];

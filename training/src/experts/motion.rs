@@ -1,15 +1,8 @@
 //! The motion expert: what differs from the resting scene, without any weights.
 //!
-<<<<<<< HEAD
 //! Comes in: a clip of a camera that stands still (a hand's shake and slow changes of the light are undone). Goes out: the things that move or change, in every frame that shows
 //! them, with a colour and a size. A first pass learns the scene of each shot, a second one compares and follows. What never moves nor changes is part of
 //! the scene; what rests and moves later, or the other way round, is found throughout. Shots of a travelling camera are left empty.
-=======
-//! Comes in: a clip of a camera that stands still (a hand's shake and slow changes of the light are undone). Goes out: the things that move or
-//! change, in every frame that shows them, with a colour, a size and a word for how they move. A first pass learns the scene of each shot, a second
-//! one compares and follows. What never moves nor changes is part of the scene; what rests and moves later, or the other way round, is found
-//! throughout. Shots of a travelling camera are left empty.
->>>>>>> motion
 
 mod boxes;
 mod camera;

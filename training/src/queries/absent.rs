@@ -17,9 +17,8 @@ use super::wording::Wording;
 use crate::sample::Turn;
 
 /// Words that cannot both be true of one thing.
-const COLOURS: [&str; 12] = [
-    "black", "blue", "brown", "cyan", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow",
-];
+const COLOURS: [&str; 12] =
+    ["black", "blue", "brown", "cyan", "green", "grey", "orange", "pink", "purple", "red", "white", "yellow"];
 /// What an expert without classes calls everything: its absence cannot be known.
 const ANYTHING: &str = "object";
 /// Names that are tried for one that the clip does not have.

@@ -178,7 +178,9 @@ impl Card {
 impl Facts {
     fn markdown(&self, text: &mut String) {
         if let Some(Report { clips, silent, tracks: t, unsampled, ambiguous, balance, .. }) = &self.report {
-            let _ = writeln!(text, "\n## Tracks\n\n{clips} clips, {} of them without a conversation{}.",
+            let _ = writeln!(
+                text,
+                "\n## Tracks\n\n{clips} clips, {} of them without a conversation{}.",
                 silent.len(),
                 if silent.is_empty() { String::new() } else { format!(": {}", silent.join(", ")) }
             );
@@ -216,14 +218,23 @@ impl Facts {
 
 impl Balance {
     fn markdown(&self, text: &mut String, given_up: usize) {
-        let _ = writeln!(text, "\n## Balance\n\nOver all queries, later turns too; {given_up} more were given up because nothing singled the object out or fewer than two boxes could be listed.");
-        let named = |map: &BTreeMap<Attribute, usize>| map.iter().map(|(a, n)| (a.word().to_owned(), *n)).collect();
+        let _ = writeln!(
+            text,
+            "\n## Balance\n\nOver all queries, later turns too; {given_up} more were given up because nothing singled the object out or fewer than two boxes could be listed."
+        );
+        let named =
+            |map: &BTreeMap<Attribute, usize>| map.iter().map(|(a, n)| (a.word().to_owned(), *n)).collect();
         histogram(text, "Attributes", named(&self.attributes));
-        let quarters = self.quarters.iter().enumerate().map(|(i, n)| (format!("quarter {}", i + 1), *n)).collect();
+        let quarters =
+            self.quarters.iter().enumerate().map(|(i, n)| (format!("quarter {}", i + 1), *n)).collect();
         histogram(text, "Query frame", quarters);
         let boxes = self.boxes.iter().map(|(most, n)| (format!("up to {most}"), *n)).collect();
         histogram(text, "Boxes that an answer may list", boxes);
-        histogram(text, "Tracks that an attribute singled out in no frame that was looked at", named(&self.undecided));
+        histogram(
+            text,
+            "Tracks that an attribute singled out in no frame that was looked at",
+            named(&self.undecided),
+        );
     }
 }
 

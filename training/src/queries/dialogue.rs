@@ -240,8 +240,12 @@ impl<'a> Maker<'a> {
             wording: Wording::Varied,
         };
         let object = |rng: &mut ChaCha8Rng| {
-            let (turn, frame) =
-                absent_object((scene.whole, scene.clip), self.vocabulary, (&query.every(), Wording::Varied), rng)?;
+            let (turn, frame) = absent_object(
+                (scene.whole, scene.clip),
+                self.vocabulary,
+                (&query.every(), Wording::Varied),
+                rng,
+            )?;
             Some((turn, frame, "absent-object", Vec::new()))
         };
         let in_frame = |rng: &mut ChaCha8Rng| {
@@ -374,8 +378,11 @@ impl Scene<'_> {
                 let seen = |f: &u32| track.at(*f).is_some();
                 let frame = *(action.start..=action.end).filter(seen).collect::<Vec<_>>().choose(rng)?;
                 let done = track.actions.iter().filter(|a| (a.start..=a.end).contains(&frame));
-                let forms =
-                    ["What does <id1> do in {}?", "And what is <id1> doing in {}?", "The action of <id1> in {}?"];
+                let forms = [
+                    "What does <id1> do in {}?",
+                    "And what is <id1> doing in {}?",
+                    "The action of <id1> in {}?",
+                ];
                 let question = words.any(&forms, rng).replace("{}", &format!("frame{frame}:"));
                 let answer: BTreeSet<&str> = done.map(|a| a.text.as_str()).collect();
                 let answer: Vec<&str> = answer.into_iter().collect();

@@ -39,8 +39,9 @@ pub const STILL: &str = "stands still";
 
 /// Whether one could be called by the other's name: the same category, and the looks of one hold those of the other.
 pub fn could_be(a: &Track, b: &Track) -> bool {
-    let words =
-        |text: &str| text.split_whitespace().map(str::to_lowercase).collect::<std::collections::BTreeSet<_>>();
+    let words = |text: &str| {
+        text.split_whitespace().map(str::to_lowercase).collect::<std::collections::BTreeSet<_>>()
+    };
     let (looks, others) = (words(&a.appearance), words(&b.appearance));
     words(&a.category) == words(&b.category) && (looks.is_subset(&others) || others.is_subset(&looks))
 }

@@ -130,9 +130,10 @@ mod tests {
     #[test]
     fn no_slot_is_left_open_and_every_request_holds_the_form() {
         let rng = &mut ChaCha8Rng::seed_from_u64(3);
-        let slots: Vec<(&str, String)> = ["box", "place", "name", "a_name", "id", "action", "act", "span", "length"]
-            .map(|slot| (slot, "7".to_string()))
-            .to_vec();
+        let slots: Vec<(&str, String)> =
+            ["box", "place", "name", "a_name", "id", "action", "act", "span", "length"]
+                .map(|slot| (slot, "7".to_string()))
+                .to_vec();
         for attribute in Attribute::ALL {
             let mut seen = std::collections::BTreeSet::new();
             for _ in 0..200 {
