@@ -8,11 +8,12 @@ use std::fs;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, Result, ensure};
-use sha2::{Digest, Sha256};
 use utr_models::atomic;
 
 use crate::experts::Clip;
-use crate::experts::command::{AnnotateArgs, ExpertArgs, Skipped, annotate, inventory, skipped_path};
+use crate::experts::command::{
+    AnnotateArgs, ExpertArgs, Skipped, annotate, fingerprint, inventory, skipped_path,
+};
 use crate::files::{read_jsonl, write_jsonl};
 use crate::inspect::command::{self as inspect, InspectArgs};
 use crate::parts::Shard;
@@ -164,10 +165,7 @@ fn claim(args: &DataArgs) -> Result<()> {
     let path = args.output.join("settings.txt");
     let DataArgs { videos, detections, expert, tracker, plan, limits, .. } = args;
     let given = match detections {
-        Some(path) => format!(
-            "file {:x}",
-            Sha256::digest(fs::read(path).with_context(|| format!("reading {}", path.display()))?)
-        ),
+        Some(path) => fingerprint(path).with_context(|| format!("reading {}", path.display()))?,
         None => "made here".to_owned(),
     };
     let lines = [

@@ -202,8 +202,19 @@ pub fn inventory(clips: &[Clip]) -> String {
         let size = std::fs::metadata(&clip.path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
         digest.update(format!("{}\n{size}\n", clip.name));
     }
-    let digest: String = digest.finalize().iter().take(8).map(|b| format!("{b:02x}")).collect();
-    format!("{} clips ({digest})", clips.len())
+    format!("{} clips ({})", clips.len(), short(&digest.finalize()))
+}
+
+/// The content of a file in a word.
+///
+/// # Errors
+/// A file that cannot be read.
+pub fn fingerprint(path: &Path) -> std::io::Result<String> {
+    Ok(short(&digest(path)?))
+}
+
+fn short(digest: &[u8]) -> String {
+    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 impl ExpertArgs {

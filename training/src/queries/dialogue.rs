@@ -5,7 +5,7 @@
 //! questions have nothing to find ([`absent`](super::absent)). Hints are checked against the dropped tracks too, unless they are noise. The words of a clip follow from the seed and the
 //! clip's name, its choices also from the clips before it.
 
-use std::collections::{BTreeSet, HashSet};
+use std::collections::BTreeSet;
 
 use rand::Rng;
 use rand::seq::{IndexedRandom, SliceRandom};
@@ -82,7 +82,7 @@ pub struct Maker<'a> {
     limits: &'a Limits,
     vocabulary: &'a Vocabulary,
     /// What was asked of the clip: track, attribute, frame.
-    posed: HashSet<(u32, Attribute, u32)>,
+    posed: BTreeSet<(u32, Attribute, u32)>,
     /// So far.
     pub report: Report,
 }
@@ -95,7 +95,7 @@ const TRIES: usize = 3;
 impl<'a> Maker<'a> {
     /// Before the first clip. `vocabulary` holds the names of the whole data set.
     pub fn new(plan: &'a Plan, limits: &'a Limits, vocabulary: &'a Vocabulary) -> Self {
-        Self { plan, limits, vocabulary, posed: HashSet::new(), report: Report::default() }
+        Self { plan, limits, vocabulary, posed: BTreeSet::new(), report: Report::default() }
     }
 
     /// The conversations of the next clip, whose names are [`clean`].
