@@ -31,10 +31,11 @@ def read(path):
     return np.split(boxes, np.searchsorted(lines[:, 0], np.arange(2, lines[-1, 0] + 1)))
 
 
-def new_tracker(tracker_class, counter):
-    """With the parameters of the demo; identities count from 1 again."""
+def new_tracker(tracker_class, counter, changes=None):
+    """With the parameters of the demo but for `changes`; identities count from 1 again."""
     counter._count = 0
-    return tracker_class(types.SimpleNamespace(**DEFAULTS), frame_rate=DEFAULTS["frame_rate"])
+    params = {**DEFAULTS, **(changes or {})}
+    return tracker_class(types.SimpleNamespace(**params), frame_rate=params["frame_rate"])
 
 
 def main():

@@ -11,7 +11,7 @@ Run: cargo build --release --workspace --bin utr-train --bin bench-track
   floor    what no tracker could save: ours reading the same text; the start of `utr-train` with nothing to do
 
 The crowds are drawn anew from a random seed (printed, --seed repeats it), so no side has seen them. All times are medians over rounds in which
-both sides take turns, ratios are medians of the rounds' ratios.
+both sides take turns, ratios are medians of the rounds' ratios. Shorter crowds with other thresholds, rates and patience are compared, not timed.
 """
 
 import argparse
@@ -27,7 +27,7 @@ from pathlib import Path
 
 from original import SIZE, new_tracker, read
 
-from bytetrack import crowd, original
+from bytetrack import SCENARIOS, crowd, original
 
 ROOT = Path(__file__).resolve().parents[2]
 BIN = Path(os.environ.get("CARGO_TARGET_DIR", ROOT / "target")) / "release"
@@ -152,6 +152,22 @@ def program_against_program(checkout, detections, work, rounds, frames):
     }
 
 
+def compare_other_parameters(classes, seed, work):
+    """`utr-train track` with the parameters of the goldens on fresh crowds; returns the number of boxes that are equal."""
+    detections, ours, total = work / "det.txt", work / "ours.txt", 0
+    for number, (*shape, changes) in enumerate(SCENARIOS):
+        write_detections(detections, crowd(seed + number, *shape))
+        frames = read(detections)
+        tracker = new_tracker(*classes, changes)
+        theirs = [rows(tracker.update(boxes, SIZE, SIZE)) for boxes in frames]
+        flags = [f"--{name.replace('_', '-')}" + ("" if value is True else f"={value}") for name, value in changes.items()]
+        call(BIN / "utr-train", "track", "--detections", detections, "--output", ours, "--min-box-area", 0, *flags)
+        for row in (row for frame in theirs for row in frame):
+            row[5] = float(f"{row[5]:.2f}")
+        total += compare(theirs, read_results(ours, len(frames)), HUNDREDTH, f"{changes}")[1]
+    return total
+
+
 def main():
     arguments = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
     arguments.add_argument("checkout", type=Path)
@@ -161,7 +177,10 @@ def main():
     arguments.add_argument("--frames", type=int, default=1000)
     options = arguments.parse_args()
     classes = original(options.checkout)
-    report = {"seed": options.seed, "frames": options.frames}
+    with tempfile.TemporaryDirectory() as folder:
+        others = compare_other_parameters(classes, options.seed, Path(folder))
+    print(f"seed {options.seed}: {len(SCENARIOS)} sets of parameters, {others} boxes equal")
+    report = {"seed": options.seed, "frames": options.frames, "boxes_other_parameters": others}
     for objects in options.objects:
         with tempfile.TemporaryDirectory() as folder:
             work = Path(folder)

@@ -14,8 +14,8 @@ import trackeval
 HERE = Path(__file__).resolve().parent
 
 
-def clip(seed, objects, frames, missed, swaps, extra):
-    """Objects that cross each other; the found ones are shaken, missed, exchanged and invented."""
+def clip(seed, objects, frames, missed, swaps, extra, dark=0.0):
+    """Objects that cross each other; the found ones are shaken, missed, exchanged and invented. Some frames are without true or without found boxes."""
     rng = np.random.default_rng(seed)
     place, pace = rng.uniform(0, 300, (objects, 2)), rng.normal(0, 5, (objects, 2))
     size = rng.uniform(20, 60, (objects, 2))
@@ -38,6 +38,8 @@ def clip(seed, objects, frames, missed, swaps, extra):
         for k in range(rng.poisson(extra)):
             row.append([5000 + 10 * frame + k, *np.round([*rng.uniform(0, 300, 2), 30, 40], 1).tolist()])
         found.append(row)
+        if dark and rng.random() < dark:
+            (truth if rng.random() < 0.5 else found)[-1] = []
     return truth, found
 
 
@@ -85,10 +87,24 @@ def score(truth, found):
     }
 
 
+# objects, frames, share missed, share of frames with exchanged names, false boxes a frame, share of frames that are empty on one side
+CLIPS = [
+    (6, 40, 0.1, 0.1, 0.3),
+    (12, 60, 0.25, 0.3, 1.0),
+    (3, 50, 0.0, 0.0, 0.0),
+    (8, 30, 0.6, 0.5, 2.0),
+    (7, 60, 0.1, 0.3, 0.5, 0.3),
+]
+# After a frame that is empty on one side, identity 1 is still the one of the frame before, though identity 2 overlaps more.
+BLINK = (
+    [[[1, 0, 0, 20, 20]], [], [[1, 0, 0, 20, 20]], [[1, 0, 0, 20, 20]], [[1, 0, 0, 20, 20]]],
+    [[[1, 0, 0, 20, 20]], [[1, 0, 0, 20, 20]], [[1, 3, 0, 20, 20], [2, 0, 0, 20, 20]], [], [[1, 3, 0, 20, 20], [2, 0, 0, 20, 20]]],
+)
+
+
 def main():
     clips = []
-    for seed, settings in enumerate([(6, 40, 0.1, 0.1, 0.3), (12, 60, 0.25, 0.3, 1.0), (3, 50, 0.0, 0.0, 0.0), (8, 30, 0.6, 0.5, 2.0)]):
-        truth, found = clip(seed, *settings)
+    for truth, found in [*(clip(seed, *settings) for seed, settings in enumerate(CLIPS)), BLINK]:
         clips.append({"truth": truth, "found": found, "scores": score(truth, found)})
         print(clips[-1]["scores"])
     (HERE / "mot_metrics.json").write_text(json.dumps({"clips": clips}, separators=(",", ":")))

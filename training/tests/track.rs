@@ -198,7 +198,7 @@ fn a_far_frame_takes_no_memory() {
     let input = bench.file("det.jsonl", text);
     // Kilobytes of address space; 24 bytes a frame would be half a gigabyte more.
     let limited = format!(
-        "ulimit -v 600000; exec {UTR_TRAIN} track --detections {} --output {}",
+        "ulimit -v 400000; exec {UTR_TRAIN} track --detections {} --output {}",
         input.display(),
         bench.path("out.jsonl").display()
     );

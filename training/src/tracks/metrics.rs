@@ -254,7 +254,7 @@ mod tests {
         let text = include_str!("../../../tests/golden/mot_metrics.json");
         let golden: serde_json::Value = serde_json::from_str(text).unwrap();
         let clips = golden["clips"].as_array().unwrap();
-        assert_eq!(clips.len(), 4);
+        assert_eq!(clips.len(), 6);
         for clip in clips {
             let frames = |key: &str| -> Frames<Labelled> {
                 let rows: Vec<Vec<[f64; 5]>> = serde_json::from_value(clip[key].clone()).unwrap();

@@ -229,7 +229,7 @@ mod tests {
         params: Params,
         frames: Vec<Vec<[f64; 5]>>,
         /// Id and box.
-        expected: Vec<Vec<(u32, f64, f64, f64, f64)>>,
+        expected: Vec<Vec<[f64; 5]>>,
     }
 
     #[derive(Deserialize)]
@@ -255,8 +255,8 @@ mod tests {
                     .collect();
                 let seen = sort.update(&detections);
                 assert_eq!(seen.len(), expected.len(), "{name}, frame {frame}");
-                for (ours, &(id, x1, y1, x2, y2)) in seen.iter().zip(expected) {
-                    assert_eq!(ours.id, id, "{name}, frame {frame}");
+                for (ours, &[id, x1, y1, x2, y2]) in seen.iter().zip(expected) {
+                    assert_eq!(f64::from(ours.id), id, "{name}, frame {frame}");
                     let [x, y, w, h] = ours.tlwh;
                     let apart = [x - x1, y - y1, x + w - x2, y + h - y2].map(f64::abs);
                     assert!(apart.into_iter().fold(0.0, f64::max) < 1e-6, "{name}, frame {frame}: {ours:?}");
