@@ -145,7 +145,7 @@ struct Shot {
 
 impl Shot {
     fn look(&mut self, picture: &Picture) -> View {
-        let shift = self.camera.place(picture);
+        let shift = self.camera.place(picture, self.light.green());
         let unshifted = picture.unshifted(shift);
         let light = self.light.factors(&unshifted);
         self.sampler.offer(picture.pixels(), || unshifted.into_owned().relit(light));

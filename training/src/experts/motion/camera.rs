@@ -18,9 +18,12 @@ const TEXTURE: f32 = 1.0;
 const LEAST_TEXTURED: f32 = 0.6;
 /// Least share of the blocks with a texture that must agree.
 const LEAST_AGREED: f32 = 0.5;
-/// Another place than the expected one is believed where the difference falls by this share, or by so many grey levels a pixel (part of the block may
-/// show a thing).
-const BETTER: (f32, f32) = (0.2, 1.0);
+/// Ratio to the difference at the expected place below which another place is believed.
+const BETTER: f32 = 0.8;
+/// Largest difference at which a block is found: in steps of one pixel, and in grey levels a pixel.
+const FOUND: (f32, f32) = (0.75, 1.5);
+/// Least share of the blocks with a texture that must be found; fewer say nothing.
+const LEAST_VOTES: f32 = 0.25;
 /// Share of pictures without agreement above which a shot is given up.
 const MOST_LOST: f32 = 0.3;
 
@@ -41,18 +44,30 @@ struct Anchor {
     height: usize,
     plane: Vec<u8>,
     side: usize,
-    blocks: Vec<[usize; 2]>,
+    blocks: Vec<Block>,
+}
+
+/// Where a block lies, and its difference from itself moved by a pixel.
+#[derive(Clone, Copy, Debug)]
+struct Block {
+    x: usize,
+    y: usize,
+    step: u32,
 }
 
 impl Camera {
     /// The shift of the next picture: what the first shows at (x, y), this one shows at (x + shift).
-    pub fn place(&mut self, picture: &Picture) -> [i32; 2] {
+    ///
+    /// `light` is how much brighter it is, as far as is known.
+    pub fn place(&mut self, picture: &Picture, light: f32) -> [i32; 2] {
         let Some(anchor) = &self.anchor else {
             self.anchor = Anchor::of(picture);
             return [0; 2];
         };
         self.pictures += 1;
-        match anchor.vote(picture, self.shift) {
+        let table: [u8; 256] = std::array::from_fn(|v| (v as f32 / light + 0.5).min(255.0) as u8);
+        let plane: Vec<u8> = picture.planes[1].iter().map(|v| table[usize::from(*v)]).collect();
+        match anchor.vote(&plane, self.shift) {
             Some(shift) => self.shift = shift,
             None => self.lost += 1,
         }
@@ -89,7 +104,7 @@ impl Anchor {
                     .map(|r| sum(&plane[r * width + x..][..side], &plane[(r + 1) * width + x..][..side]))
                     .sum();
                 if across.min(down) as f32 >= TEXTURE * (side * side) as f32 {
-                    blocks.push([x, y]);
+                    blocks.push(Block { x, y, step: across.max(down) });
                 }
             }
         }
@@ -102,18 +117,22 @@ impl Anchor {
         })
     }
 
-    /// The shift near `expected` that most blocks agree on.
-    fn vote(&self, picture: &Picture, expected: [i32; 2]) -> Option<[i32; 2]> {
+    /// The shift near `expected` that most of the blocks that are found agree on.
+    fn vote(&self, plane: &[u8], expected: [i32; 2]) -> Option<[i32; 2]> {
         let votes: Vec<[i32; 2]> =
-            self.blocks.iter().filter_map(|b| self.best(&picture.planes[1], *b, expected)).collect();
+            self.blocks.iter().filter_map(|b| self.best(plane, *b, expected)).collect();
         let agree = |v: &[i32; 2]| votes.iter().filter(|o| (0..2).all(|i| (o[i] - v[i]).abs() <= 1)).count();
         let same = |v: &[i32; 2]| votes.iter().filter(|o| *o == v).count();
+        if (votes.len() as f32) < LEAST_VOTES * self.blocks.len() as f32 {
+            // Something large stands before it all.
+            return Some(expected);
+        }
         let winner = votes.iter().max_by_key(|v| (agree(v), same(v), std::cmp::Reverse(**v)))?;
         (agree(winner) as f32 >= LEAST_AGREED * votes.len() as f32).then_some(*winner)
     }
 
-    /// Where a block of the first picture is found; `None` where that is outside.
-    fn best(&self, plane: &[u8], [x, y]: [usize; 2], expected: [i32; 2]) -> Option<[i32; 2]> {
+    /// Where a block of the first picture is found; `None` where it is outside, covered or changed.
+    fn best(&self, plane: &[u8], Block { x, y, step }: Block, expected: [i32; 2]) -> Option<[i32; 2]> {
         let cost = |shift: [i32; 2]| {
             let (left, top) = (x as i32 + shift[0], y as i32 + shift[1]);
             let side = self.side as i32;
@@ -126,18 +145,18 @@ impl Anchor {
             };
             Some((0..self.side).map(row).sum::<u32>())
         };
-        let usual = cost(expected)?;
-        let gain = (BETTER.0 * usual as f32).min(BETTER.1 * (self.side * self.side) as f32);
-        let mut best = (expected, usual as f32 - gain);
+        let usual = cost(expected)? as f32;
+        let mut best = (expected, usual, usual * BETTER);
         for dy in -REACH..=REACH {
             for dx in -REACH..=REACH {
                 let shift = [expected[0] + dx, expected[1] + dy];
-                if let Some(cost) = cost(shift).map(|c| c as f32).filter(|c| *c < best.1) {
-                    best = (shift, cost);
+                if let Some(cost) = cost(shift).map(|c| c as f32).filter(|c| *c < best.2) {
+                    best = (shift, cost, cost);
                 }
             }
         }
-        Some(best.0)
+        let most = FOUND.0 * step as f32 + FOUND.1 * (self.side * self.side) as f32;
+        (best.1 <= most).then_some(best.0)
     }
 }
 
@@ -154,7 +173,7 @@ mod tests {
         let wall = Picture::bricks(128, 96);
         // A camera that turns right sees everything moved to the left: unshifting by the opposite shows it so.
         let seen = wall.unshifted([-shift[0], -shift[1]]).into_owned();
-        camera.place(&seen.with([thing, 30, thing + 30, 60], [220, 200, 40]))
+        camera.place(&seen.with([thing, 30, thing + 30, 60], [220, 200, 40]), 1.0)
     }
 
     #[test]
@@ -177,11 +196,24 @@ mod tests {
     }
 
     #[test]
+    fn something_large_in_front_is_no_movement_of_the_camera() {
+        let mut camera = Camera::default();
+        for x in 0..20 {
+            let thing = Picture::bricks(128, 96).unshifted([3 * x, 5]).into_owned().relit([0.6; 3]);
+            let mut picture = Picture::bricks(128, 96);
+            let covered = (0..picture.pixels()).filter(|p| x > 0 && (8..120).contains(&(p % 128)));
+            covered.for_each(|p| picture.set(p, thing.at(p)));
+            assert_eq!(camera.place(&picture, 1.0), [0, 0]);
+        }
+        assert!(camera.still());
+    }
+
+    #[test]
     fn before_a_plain_wall_nothing_is_said() {
         let mut camera = Camera::default();
         for x in 0..20 {
             let picture = Picture::plain(128, 96, 60).with([3 * x, 30, 3 * x + 30, 60], [220, 200, 40]);
-            assert_eq!(camera.place(&picture), [0, 0]);
+            assert_eq!(camera.place(&picture, 1.0), [0, 0]);
         }
         assert!(camera.still());
     }

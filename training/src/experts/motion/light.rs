@@ -24,6 +24,11 @@ pub struct Light {
 }
 
 impl Light {
+    /// Of the green channel, in the picture before.
+    pub fn green(&self) -> f32 {
+        self.factors.map_or(1.0, |f| f[1])
+    }
+
     /// The factors of the next picture; 1 where nothing can be said.
     pub fn factors(&mut self, picture: &Picture) -> [f32; 3] {
         let Some(first) = &self.first else {
