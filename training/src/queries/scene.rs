@@ -125,7 +125,8 @@ pub fn actions_text(clip: &ClipTracks, track: &Track) -> Option<String> {
                 distinct.push(&action.text);
             }
         }
-        return Some(format!("{}, again and again", distinct.join(", then ")));
+        let again = if distinct.len() < track.actions.len() { ", again and again" } else { "" };
+        return Some(format!("{}{again}", distinct.join(", then ")));
     }
     let phrases: Vec<String> = track.actions.iter().map(|a| action_text(clip, a)).collect();
     (!phrases.is_empty()).then(|| phrases.join(", then "))
