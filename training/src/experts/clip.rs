@@ -102,6 +102,13 @@ fn gather(root: &Path, folder: &Path, above: &mut Vec<PathBuf>, clips: &mut Vec<
         if path.file_name().is_some_and(|name| name.to_string_lossy().starts_with('.')) {
             continue;
         }
+        if path.to_str().is_none() {
+            eprintln!(
+                "passed over: {} has a name that is not UTF-8, which no data set can hold; rename it",
+                path.display()
+            );
+            continue;
+        }
         let ending = ending(&path);
         if path.is_dir() {
             gather(root, &path, above, clips)?;
