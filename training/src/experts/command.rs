@@ -159,22 +159,22 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
     parts.remove()
 }
 
-/// A reason without the numbers that GStreamer gives its elements in the order they are made (`qtdemux2:`, `/pipeline5/`): the same clip has the same reason
+/// A reason without the numbers that GStreamer gives its elements in the order they are made (`GstQTDemux:qtdemux2`, `/GstPipeline:pipeline5`): the same clip has the same reason
 /// wherever it stands.
 fn unnumbered(reason: &str) -> String {
-    let letters: Vec<char> = reason.chars().collect();
-    let ends = |at: usize| letters.get(at).is_none_or(|c| matches!(c, ':' | '/'));
-    let mut text = String::with_capacity(reason.len());
-    let mut at = 0;
-    while let Some(&letter) = letters.get(at) {
-        let digits = letters[at..].iter().take_while(|c| c.is_ascii_digit()).count();
-        let named = text.chars().next_back().is_some_and(|c| c.is_ascii_lowercase());
-        if digits > 0 && named && ends(at + digits) {
-            at += digits;
-        } else {
-            text.push(letter);
-            at += 1;
-        }
+    let mut pieces = reason.split("Gst");
+    let mut text = pieces.next().unwrap_or_default().to_owned();
+    for piece in pieces {
+        text.push_str("Gst");
+        // `QTDemux:qtdemux2: …`: class, name with its number, rest.
+        let named = piece.split_once(':').filter(|(class, _)| class.chars().all(char::is_alphanumeric));
+        let Some((class, rest)) = named else {
+            text.push_str(piece);
+            continue;
+        };
+        let end = rest.find(|c: char| !(c.is_ascii_alphanumeric() || "_-".contains(c))).unwrap_or(rest.len());
+        let (name, rest) = rest.split_at(end);
+        text.extend([class, ":", name.trim_end_matches(|c: char| c.is_ascii_digit()), rest]);
     }
     text
 }
@@ -296,8 +296,8 @@ mod tests {
 
     #[test]
     fn reasons_do_not_depend_on_how_many_clips_came_before() {
-        let reason = "GstQTDemux:qtdemux12: none (a.c(509): /GstPipeline:pipeline7/GstQTDemux:qtdemux12:); after 10 s, 3 frames of a2b.mp4";
-        let wanted = "GstQTDemux:qtdemux: none (a.c(509): /GstPipeline:pipeline/GstQTDemux:qtdemux:); after 10 s, 3 frames of a2b.mp4";
+        let reason = "reading a.mp4: GstQTDemux:qtdemux12: none (a.c(509): /GstPipeline:pipeline7/GstQTDemux:qtdemux12:); after 10 s, 3 frames of a2b.mp4";
+        let wanted = "reading a.mp4: GstQTDemux:qtdemux: none (a.c(509): /GstPipeline:pipeline/GstQTDemux:qtdemux:); after 10 s, 3 frames of a2b.mp4";
         assert_eq!(unnumbered(reason), wanted);
     }
 }
