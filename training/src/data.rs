@@ -11,12 +11,11 @@ use anyhow::{Context, Result, ensure};
 use utr_models::atomic;
 
 use crate::experts::Clip;
-use crate::experts::command::{
-    AnnotateArgs, ExpertArgs, Skipped, annotate, fingerprint, inventory, skipped_path,
-};
+use crate::experts::command::{AnnotateArgs, ExpertArgs, Skipped, annotate, skipped_path};
+use crate::experts::content::{fingerprint, inventory};
 use crate::files::{read_jsonl, write_jsonl};
 use crate::inspect::command::{self as inspect, InspectArgs};
-use crate::parts::Shard;
+use crate::parts::{Parts, Shard};
 use crate::queries::card::{Card, Facts};
 use crate::queries::command::{card_path, make};
 use crate::queries::dialogue::Plan;
@@ -75,10 +74,12 @@ pub fn run(args: &DataArgs) -> Result<()> {
     let at = |name: &str| args.output.join(name);
     let (found, tracks, data) = (at("detections.jsonl"), at("tracks.jsonl"), at("data.jsonl"));
     stage("detections", &found, || detect(args, &found))?;
+    // A stop may have come between the finished file and the removal of its parts.
+    Parts::discard(&found)?;
+    Parts::discard(&skipped_path(&found))?;
     stage("tracks", &tracks, || {
         let clips = detections::read(&found)?;
-        let all = clips.iter().map(|clip| args.tracker.clip(clip, None)).collect::<Result<Vec<_>>>()?;
-        Ok(write_jsonl(&tracks, all)?)
+        Ok(write_jsonl(&tracks, clips.iter().map(|clip| args.tracker.clip(clip, None)))?)
     })?;
     stage("queries", &data, || queries(args, &found, &tracks, &data))?;
     let made = fs::metadata(&data).with_context(|| format!("reading {}", data.display()))?;
@@ -107,22 +108,10 @@ pub fn run(args: &DataArgs) -> Result<()> {
 fn stage(name: &str, output: &Path, work: impl FnOnce() -> Result<()>) -> Result<()> {
     if output.exists() {
         eprintln!("{name}: there already");
-        return leftovers(output);
+        return Ok(());
     }
     eprintln!("{name}:");
     work().with_context(|| format!("making {}", output.display()))
-}
-
-/// Removes the parts of a finished output, where a stop came between.
-fn leftovers(output: &Path) -> Result<()> {
-    for path in [output.to_path_buf(), skipped_path(output)] {
-        let parts =
-            path.with_file_name(format!("{}.parts", path.file_name().unwrap_or_default().to_string_lossy()));
-        if parts.is_dir() {
-            fs::remove_dir_all(&parts).with_context(|| format!("removing {}", parts.display()))?;
-        }
-    }
-    Ok(())
 }
 
 fn detect(args: &DataArgs, output: &Path) -> Result<()> {

@@ -26,8 +26,7 @@ impl Parts {
     /// Goes on with the parts beside `output`, or begins. `settings` says in words what makes them; parts made with other settings are
     /// refused.
     pub fn open(output: &Path, settings: &str) -> Result<Self> {
-        let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
-        let folder = output.with_file_name(format!("{}.parts", name.to_string_lossy()));
+        let folder = folder(output)?;
         std::fs::create_dir_all(&folder).with_context(|| format!("creating {}", folder.display()))?;
         let path = folder.join("settings");
         if path.exists() {
@@ -42,6 +41,15 @@ impl Parts {
             atomic::write(&path, settings.as_bytes())?;
         }
         Ok(Self { output: output.to_path_buf(), folder })
+    }
+
+    /// Removes what is left beside an output that is finished.
+    pub fn discard(output: &Path) -> Result<()> {
+        let folder = folder(output)?;
+        match folder.is_dir() {
+            true => Self { output: output.to_path_buf(), folder }.remove(),
+            false => Ok(()),
+        }
     }
 
     fn path(&self, part: usize) -> PathBuf {
@@ -86,6 +94,12 @@ impl Parts {
         self.join(parts)?;
         self.remove()
     }
+}
+
+/// The folder beside an output that its parts lie in.
+fn folder(output: &Path) -> Result<PathBuf> {
+    let name = output.file_name().with_context(|| format!("{} names no file", output.display()))?;
+    Ok(output.with_file_name(format!("{}.parts", name.to_string_lossy())))
 }
 
 /// A share of the work: the stretch number `index` of `of` stretches of (nearly) the same length.

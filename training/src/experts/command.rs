@@ -4,18 +4,16 @@
 //! not be read with the reason: a broken clip never stops the others. A part is one clip, so that a stopped run loses at most one; the bytes are the
 //! same however often it was stopped and however many machines shared the work.
 
-use std::collections::HashMap;
-use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::time::Instant;
 
 use anyhow::{Context, Result, anyhow, ensure};
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::{Deserialize, Serialize};
-use sha2::{Digest, Sha256};
 
 use super::Expert;
 use super::clip::{Clip, Shape};
+use super::content::{inventory, twins};
 use super::grounding_dino::{DinoArgs, GroundingDino};
 use super::motion::{Motion, MotionParams};
 use super::world::{Dials, Oracle};
@@ -119,20 +117,12 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
         let Some(clip) = all.get(place) else { break };
         bar.set_message(clip.name.clone());
         if !(parts.has(place) && skipped.has(place)) {
-            let looked = match twins.get(&place) {
-                Some(first) => Err(anyhow!("has the same content as {first}")),
-                None => look(expert.as_mut(), clip),
-            };
-            let (lines, reason) = match looked {
-                Ok(lines) => (lines, None),
-                Err(error) => (Vec::new(), Some(unnumbered(&format!("{error:#}")))),
-            };
-            if let Some(reason) = &reason {
-                bar.suspend(|| eprintln!("left out: {}: {reason}", clip.name));
+            let (lines, left_out) = looked_at(expert.as_mut(), clip, twins.get(&place));
+            if let Some(Skipped { video, reason }) = &left_out {
+                bar.suspend(|| eprintln!("left out: {video}: {reason}"));
             }
             done += lines.len() as u64;
-            let line = reason.map(|reason| Skipped { video: clip.name.clone(), reason });
-            skipped.write(place, |out| write_lines(out, line))?;
+            skipped.write(place, |out| write_lines(out, left_out))?;
             parts.write(place, |out| write_lines(out, &lines))?;
         }
         bar.inc(1);
@@ -159,6 +149,25 @@ pub fn annotate(args: &AnnotateArgs) -> Result<()> {
     parts.remove()
 }
 
+/// The lines of a clip, or why there are none; `twin` is an earlier clip with the same content.
+fn looked_at(
+    expert: &mut dyn Expert,
+    clip: &Clip,
+    twin: Option<&String>,
+) -> (Vec<FrameObjects>, Option<Skipped>) {
+    let looked = match twin {
+        Some(first) => Err(anyhow!("has the same content as {first}")),
+        None => look(expert, clip),
+    };
+    looked.map_or_else(
+        |error| {
+            let reason = unnumbered(&format!("{error:#}"));
+            (Vec::new(), Some(Skipped { video: clip.name.clone(), reason }))
+        },
+        |lines| (lines, None),
+    )
+}
+
 /// A reason without the numbers that GStreamer gives its elements in the order they are made (`GstQTDemux:qtdemux2`, `/GstPipeline:pipeline5`): the same clip has the same reason
 /// wherever it stands.
 fn unnumbered(reason: &str) -> String {
@@ -177,64 +186,6 @@ fn unnumbered(reason: &str) -> String {
         text.extend([class, ":", name.trim_end_matches(|c: char| c.is_ascii_digit()), rest]);
     }
     text
-}
-
-/// Clips whose file is a copy of an earlier one, by place, and that one's name.
-fn twins(clips: &[Clip]) -> HashMap<usize, String> {
-    let size = |clip: &Clip| std::fs::metadata(&clip.path).ok().filter(|m| m.is_file()).map(|m| m.len());
-    let mut by_size: HashMap<u64, Vec<usize>> = HashMap::new();
-    for (place, clip) in clips.iter().enumerate() {
-        if let Some(size) = size(clip).filter(|size| *size > 0) {
-            by_size.entry(size).or_default().push(place);
-        }
-    }
-    let mut found = HashMap::new();
-    // Only files of one size are read.
-    for places in by_size.into_values().filter(|places| places.len() > 1) {
-        let mut first: HashMap<[u8; 32], usize> = HashMap::new();
-        for place in places {
-            let Ok(content) = digest(&clips[place].path) else { continue };
-            match first.get(&content) {
-                Some(original) => drop(found.insert(place, clips[*original].name.clone())),
-                None => drop(first.insert(content, place)),
-            }
-        }
-    }
-    found
-}
-
-fn digest(path: &Path) -> std::io::Result<[u8; 32]> {
-    let (mut digest, mut file) = (Sha256::new(), std::fs::File::open(path)?);
-    let mut buffer = vec![0; 1 << 16];
-    loop {
-        let count = file.read(&mut buffer)?;
-        if count == 0 {
-            return Ok(digest.finalize().into());
-        }
-        digest.update(&buffer[..count]);
-    }
-}
-
-/// Number, names and sizes of the clips in a word, so that a changed folder is noticed.
-pub fn inventory(clips: &[Clip]) -> String {
-    let mut digest = Sha256::new();
-    for clip in clips {
-        let size = std::fs::metadata(&clip.path).map_or(0, |m| if m.is_file() { m.len() } else { 0 });
-        digest.update(format!("{}\n{size}\n", clip.name));
-    }
-    format!("{} clips ({})", clips.len(), short(&digest.finalize()))
-}
-
-/// The content of a file in a word.
-///
-/// # Errors
-/// A file that cannot be read.
-pub fn fingerprint(path: &Path) -> std::io::Result<String> {
-    Ok(short(&digest(path)?))
-}
-
-fn short(digest: &[u8]) -> String {
-    digest.iter().take(8).map(|b| format!("{b:02x}")).collect()
 }
 
 impl ExpertArgs {

@@ -6,6 +6,7 @@
 
 pub mod clip;
 pub mod command;
+pub mod content;
 pub mod cuts;
 pub mod grounding_dino;
 pub mod motion;

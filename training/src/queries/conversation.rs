@@ -82,14 +82,10 @@ impl Attribute {
     ];
 
     /// Those that numbered frames alone decide: seconds need to know how long the clip is.
-    pub const OF_FRAMES: [Attribute; 6] = [
-        Attribute::Coordinate,
-        Attribute::Location,
-        Attribute::Appearance,
-        Attribute::Identity,
-        Attribute::Action,
-        Attribute::FrameSpan,
-    ];
+    pub const OF_FRAMES: [Attribute; 6] = {
+        let [a, b, c, d, e, f, _time_span] = Attribute::ALL;
+        [a, b, c, d, e, f]
+    };
 
     /// Its name in files and reports.
     pub fn word(self) -> &'static str {

@@ -39,11 +39,16 @@ pub const STILL: &str = "stands still";
 
 /// Whether one could be called by the other's name: the same category, and the looks of one hold those of the other.
 pub fn could_be(a: &Track, b: &Track) -> bool {
-    let words = |text: &str| {
-        text.split_whitespace().map(str::to_lowercase).collect::<std::collections::BTreeSet<_>>()
+    let holds = |text: &str, part: &str| {
+        part.split_whitespace().all(|word| text.split_whitespace().any(|other| same_word(word, other)))
     };
-    let (looks, others) = (words(&a.appearance), words(&b.appearance));
-    words(&a.category) == words(&b.category) && (looks.is_subset(&others) || others.is_subset(&looks))
+    let both = |a: &str, b: &str| [holds(a, b), holds(b, a)];
+    both(&a.category, &b.category) == [true; 2] && both(&a.appearance, &b.appearance) != [false; 2]
+}
+
+/// Letter case does not matter.
+fn same_word(a: &str, b: &str) -> bool {
+    a.chars().flat_map(char::to_lowercase).eq(b.chars().flat_map(char::to_lowercase))
 }
 
 /// Whether no other track could be called by the full name.

@@ -4,6 +4,7 @@
 //! decide. Progress goes to standard error.
 
 use std::collections::{HashMap, HashSet};
+use std::convert::Infallible;
 use std::path::PathBuf;
 use std::time::Instant;
 
@@ -98,29 +99,32 @@ impl TrackerArgs {
     }
 
     /// The tracks of a clip; `rate` counts before the clip's own.
-    ///
-    /// # Errors
-    /// None; results are only handed through.
-    pub fn clip(&self, clip: &ClipObjects, rate: Option<f64>) -> Result<ClipTracks> {
+    pub fn clip(&self, clip: &ClipObjects, rate: Option<f64>) -> ClipTracks {
         let rate = rate.or(clip.fps).unwrap_or(ByteParams::default().frame_rate);
         let mut all = Vec::new();
         let each = |frame, seen| {
             all.push((frame, seen));
             Ok(())
         };
-        self.track((rate, clip.every), &clip.cuts, &clip.frames, Object::detection, each)?;
-        Ok(merge(clip, &all.into_iter().collect(), rate))
+        let Ok(()) = self.track::<_, Infallible>(
+            (rate, clip.every),
+            &clip.cuts,
+            &clip.frames,
+            Object::detection,
+            each,
+        );
+        merge(clip, &all.into_iter().collect(), rate)
     }
 
     /// Hands on what is seen in every frame that was looked at (1, 1 + every, …); at a cut everything is forgotten, so that no track crosses it.
-    fn track<T>(
+    fn track<T, E>(
         &self,
         (rate, every): (f64, u32),
         cuts: &[u32],
         frames: &Frames<T>,
         detection: impl Fn(&T) -> Detection,
-        mut each: impl FnMut(u32, Seen) -> std::io::Result<()>,
-    ) -> std::io::Result<()> {
+        mut each: impl FnMut(u32, Seen) -> Result<(), E>,
+    ) -> Result<(), E> {
         let rate = rate / f64::from(every);
         let mut tracker = self.tracker(rate);
         // Ids of an earlier shot are not used again.
@@ -203,8 +207,7 @@ fn clips(args: &TrackArgs) -> Result<(u64, usize)> {
     let truth = args.truth.as_deref().map(read_tracks).transpose()?;
     let clips = detections::read(&args.detections)?;
     let clips = &clips[args.shard.range(clips.len())];
-    let tracks: Vec<ClipTracks> =
-        clips.iter().map(|clip| args.tracker.clip(clip, args.frame_rate)).collect::<Result<_>>()?;
+    let tracks: Vec<ClipTracks> = clips.iter().map(|clip| args.tracker.clip(clip, args.frame_rate)).collect();
     write_jsonl(&args.output, &tracks)?;
     if let Some(truth) = truth {
         let scores = score(&truth, &tracks);
