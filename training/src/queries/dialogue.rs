@@ -190,7 +190,7 @@ impl<'a> Maker<'a> {
         let balance = &mut self.report.balance;
         let listed = |most: &u32| {
             let listing = Listing { grid: self.plan.grid, max_listed: *most };
-            scene::trajectory(scene.clip, track, id, &listing).points.len()
+            scene::listed(scene.clip, track, &listing).count()
         };
         let enough: Vec<u32> = self.plan.boxes.iter().copied().filter(|most| listed(most) >= 2).collect();
         if enough.is_empty() {

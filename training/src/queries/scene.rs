@@ -22,10 +22,11 @@ const PLACE_MARGIN: f32 = 0.04;
 pub fn short_name(clip: &ClipTracks, track: &Track) -> String {
     let full = track.name();
     let words: Vec<&str> = full.split(' ').collect();
+    let others: Vec<String> = clip.tracks.iter().filter(|t| t.id != track.id).map(Track::name).collect();
     let shared = |ending: &str| {
-        clip.tracks
-            .iter()
-            .any(|t| t.id != track.id && (t.name() == ending || t.name().ends_with(&format!(" {ending}"))))
+        let rest =
+            |name: &String| name.strip_suffix(ending).is_some_and(|r| r.is_empty() || r.ends_with(' '));
+        others.iter().any(rest)
     };
     let shortest = (track.category.split(' ').count() + 1).min(words.len());
     (shortest..=words.len())
@@ -81,12 +82,21 @@ pub fn box_text(clip: &ClipTracks, b: &TrackBox, listing: &Listing) -> String {
     format_box(&quantize_box(b.xyxy, clip.width, clip.height, listing.grid))
 }
 
+/// The boxes that a listing takes.
+pub fn listed<'t>(
+    clip: &ClipTracks,
+    track: &'t Track,
+    listing: &Listing,
+) -> impl Iterator<Item = &'t TrackBox> + use<'t> {
+    let every = listing.every(clip.frames);
+    track.boxes.iter().filter(move |b| (b.frame - 1).is_multiple_of(every))
+}
+
 /// The track's boxes in frames 1, 1+k, 1+2k, …, under the name and id it goes by in a conversation.
 pub fn trajectory(clip: &ClipTracks, track: &Track, id: u32, listing: &Listing) -> Trajectory {
-    let every = listing.every(clip.frames);
-    let listed = track.boxes.iter().filter(|b| (b.frame - 1) % every == 0);
-    let points =
-        listed.map(|b| (b.frame, quantize_box(b.xyxy, clip.width, clip.height, listing.grid))).collect();
+    let points = listed(clip, track, listing)
+        .map(|b| (b.frame, quantize_box(b.xyxy, clip.width, clip.height, listing.grid)))
+        .collect();
     Trajectory { name: short_name(clip, track), id, points }
 }
 
