@@ -1,7 +1,7 @@
 //! The decoder: Qwen2, dense or quantized, trained or cached.
 //!
-//! Comes in: embeddings (n, hidden), either packed sequences (training, with gradients) or new rows behind a key-value cache
-//! (inference). Goes out: final-normed hidden rows (n, hidden), and logits (n, vocab) on request. Reference: `modeling_qwen2.py`:
+//! Comes in: embeddings (n, hidden), either packed sequences (training, with gradients) or new rows whose attention over what was read
+//! before is the caller's (inference). Goes out: final-normed hidden rows (n, hidden), and logits (n, vocab) on request. Reference: `modeling_qwen2.py`:
 //! pre-norm, grouped queries, biases on q, k and v only, rotate-half positions, SwiGLU. No sampling and no text here.
 
 use crate::config::TextConfig;
@@ -86,74 +86,6 @@ impl Block {
         let h = ops::rms_norm(&x, &self.post_norm, eps)?;
         let h = ops::swiglu(&self.gate.forward(&h)?, &self.up.forward(&h)?)?;
         Ok((x + self.down.forward(&h)?)?)
-    }
-}
-
-/// Rotated keys and values of everything read so far, per layer (capacity, kv_heads * dim).
-#[derive(Default)]
-pub struct KvCache {
-    layers: Vec<Option<(Tensor, Tensor)>>,
-    len: usize,
-}
-
-impl KvCache {
-    /// Rows held.
-    pub fn len(&self) -> usize {
-        self.len
-    }
-
-    /// Whether nothing has been read.
-    pub fn is_empty(&self) -> bool {
-        self.len == 0
-    }
-
-    /// Forgets all rows from `len` on; longer than held is no change.
-    pub fn truncate(&mut self, len: usize) {
-        self.len = self.len.min(len);
-    }
-
-    /// An independent copy: later rows of one are not seen by the other.
-    pub fn fork(&self) -> Result<Self> {
-        let copy = |pair: &Option<(Tensor, Tensor)>| match pair {
-            Some((k, v)) => Ok(Some((k.copy()?, v.copy()?))),
-            None => Ok(None),
-        };
-        Ok(Self { layers: self.layers.iter().map(copy).collect::<Result<_>>()?, len: self.len })
-    }
-
-    /// Bytes allocated.
-    pub fn bytes(&self) -> usize {
-        let size = |t: &Tensor| t.elem_count() * t.dtype().size_in_bytes();
-        self.layers.iter().flatten().map(|(k, v)| size(k) + size(v)).sum()
-    }
-
-    /// Writes rows behind the held ones of a layer; returns all keys and values, the new ones included.
-    fn append(&mut self, layer: usize, k: &Tensor, v: &Tensor) -> Result<(Tensor, Tensor)> {
-        if self.layers.len() <= layer {
-            self.layers.resize_with(layer + 1, || None);
-        }
-        let (rows, width) = k.dims2()?;
-        let need = self.len + rows;
-        let slot =
-            self.layers.get_mut(layer).ok_or_else(|| Error::Argument("cache layer out of range".into()))?;
-        let (keys, values) = match slot.take() {
-            Some((keys, values)) if keys.dim(0)? >= need => (keys, values),
-            old => {
-                let capacity = need.next_multiple_of(256).max(2 * self.len);
-                let fresh = |like: &Tensor| Tensor::zeros((capacity, width), like.dtype(), like.device());
-                let (keys, values) = (fresh(k)?, fresh(v)?);
-                if let Some((old_keys, old_values)) = old.filter(|_| self.len > 0) {
-                    keys.slice_set(&old_keys.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
-                    values.slice_set(&old_values.narrow(0, 0, self.len)?.contiguous()?, 0, 0)?;
-                }
-                (keys, values)
-            }
-        };
-        keys.slice_set(&k.contiguous()?, 0, self.len)?;
-        values.slice_set(&v.contiguous()?, 0, self.len)?;
-        let seen = (keys.narrow(0, 0, need)?, values.narrow(0, 0, need)?);
-        *slot = Some((keys, values));
-        Ok(seen)
     }
 }
 
@@ -278,24 +210,18 @@ impl Qwen2 {
         Ok(ops::rms_norm(&x, &self.norm, c.rms_norm_eps)?)
     }
 
-    /// New rows (n, hidden) at `positions` behind the cache, to final-normed hidden rows (n, hidden); the cache grows by n.
-    pub fn forward(&self, x: &Tensor, positions: &[u32], cache: &mut KvCache) -> Result<Tensor> {
-        let c = &self.config;
-        let rows = x.dim(0)?;
-        if positions.len() != rows {
-            return Err(Error::Argument(format!("{rows} rows came with {} positions", positions.len())));
-        }
-        let rope = Rope::new(positions.iter().copied(), c.head_dim, c.rope_theta);
+    /// New rows (n, hidden) to final-normed hidden rows (n, hidden), where the caller keeps what was read before:
+    /// `attend(layer, q, k, v)` turns a layer's queries (n, heads * dim), keys and values (n, kv_heads * dim), not rotated, into (n, heads * dim).
+    pub fn forward(
+        &self,
+        x: &Tensor,
+        mut attend: impl FnMut(usize, Tensor, Tensor, Tensor) -> Result<Tensor>,
+    ) -> Result<Tensor> {
         let mut x = x.clone();
         for (layer, block) in self.blocks.iter().enumerate() {
-            x = block.forward(&x, c.rms_norm_eps, |q, k, v| {
-                let (q, k) = (ops::rotate(&q, &rope)?, ops::rotate(&k, &rope)?);
-                let (k, v) = cache.append(layer, &k, &v)?;
-                Ok(ops::attend_cached(&q, &k, &v, c.heads, c.kv_heads)?)
-            })?;
+            x = block.forward(&x, self.config.rms_norm_eps, |q, k, v| attend(layer, q, k, v))?;
         }
-        cache.len += rows;
-        Ok(ops::rms_norm(&x, &self.norm, c.rms_norm_eps)?)
+        Ok(ops::rms_norm(&x, &self.norm, self.config.rms_norm_eps)?)
     }
 
     /// Logits (n, vocab) of final-normed rows (n, hidden).

@@ -8,12 +8,12 @@ use std::time::Instant;
 
 use anyhow::Context;
 
-use crate::answer::Answer;
+use crate::answer::{Answer, Question};
 use crate::capture::CaptureOptions;
 use crate::cli::Ask;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
-use crate::pipeline::{Pipeline, Question};
+use crate::pipeline::Pipeline;
 
 /// Runs the command; `bundle` is the folder to load.
 ///
@@ -27,13 +27,14 @@ pub fn run(
 ) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.encoder)?;
     let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
-    let (frames, frame_sampling, sampling) = ask.settle(&model.defaults)?;
-    let mut pipeline = Pipeline::new(model, frames, interrupt.clone());
+    let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
+    let mut pipeline = Pipeline::new(model, &settings, interrupt.clone())?;
     let mut asked = Instant::now();
     pipeline.watch(&ask.source, frame_sampling, &options)?;
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
-        let question = Question { text: text.clone(), prompt: ask.prompt, sampling, asked };
+        let question =
+            Question { prompt: ask.prompt, sampling, asked, evidence: ask.evidence, ..Question::new(text) };
         if ask.json {
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             serde_json::to_writer(&mut *out, &answer).context("writing the answer")?;
@@ -88,6 +89,17 @@ impl std::fmt::Display for Summary<'_> {
             t.output_tokens,
             t.decode_ms,
             t.tokens_per_s
-        )
+        )?;
+        let Some(evidence) = &answer.evidence else { return Ok(()) };
+        let mut lit: Vec<(f32, usize)> =
+            evidence.per_frame.iter().copied().zip(answer.frames.iter().map(|frame| frame.index)).collect();
+        lit.sort_by(|a, b| b.0.total_cmp(&a.0));
+        let most: Vec<String> =
+            lit.iter().take(5).map(|(share, index)| format!("{index} ({:.0} %)", share * 100.0)).collect();
+        write!(f, "  stands  on {:.1} frames' worth, most on {}", evidence.breadth, most.join(", "))?;
+        match evidence.tpl {
+            Some(tpl) => writeln!(f, "; temporal perplexity {tpl:.2}"),
+            None => writeln!(f),
+        }
     }
 }

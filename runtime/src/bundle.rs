@@ -5,18 +5,17 @@
 
 use std::io::Write;
 use std::path::Path;
-use std::time::Instant;
 
 use utr_models::bundle::{Bundle, GoldenQuestion};
 use utr_models::generate::Sampling as TokenSampling;
-use utr_models::prompt::Kind;
 
+use crate::answer::Question;
 use crate::capture::CaptureOptions;
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
-use crate::pipeline::{Pipeline, Question};
+use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
 use crate::window;
@@ -110,8 +109,11 @@ pub fn verify(
         writeln!(out, "golden    none to ask")?;
         return Ok(true);
     }
-    let mut pipeline =
-        Pipeline::new(Model::open_bundle(&bundle, encoder)?, window::CAPACITY, interrupt.clone());
+    let mut pipeline = Pipeline::new(
+        Model::open_bundle(&bundle, encoder)?,
+        &Settings::exact(window::CAPACITY),
+        interrupt.clone(),
+    )?;
     let options = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let (mut seen, mut equal) = (None, 0);
     for golden in &manifest.golden {
@@ -142,18 +144,10 @@ pub fn verify(
 
 /// The golden question's answer, greedy.
 fn replay(pipeline: &mut Pipeline, golden: &GoldenQuestion) -> Result<(String, Vec<u32>)> {
-    let question = Question {
-        text: golden.question.clone(),
-        prompt: Kind::Tokenizer,
-        // A golden answer may have been cut at a limit, so that what would come after it is not looked at.
-        sampling: TokenSampling {
-            temperature: 0.0,
-            top_p: 1.0,
-            seed: 0,
-            max_tokens: golden.tokens.len().max(1),
-        },
-        asked: Instant::now(),
-    };
+    // A golden answer may have been cut at a limit, so that what would come after it is not looked at.
+    let max_tokens = golden.tokens.len().max(1);
+    let sampling = TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens };
+    let question = Question::new(golden.question.clone()).with_sampling(sampling);
     let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
     Ok((answer.text, answer.tokens))
 }

@@ -8,12 +8,16 @@ use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use utr_models::generate::Sampling as TokenSampling;
+use utr_models::manifest::WindowMode;
 use utr_models::prompt::Kind;
 
+use crate::answer::check_question;
+use crate::decode::KvPrecision;
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
+use crate::evidence::Wanted;
 use crate::load::Defaults;
-use crate::pipeline::check_question;
+use crate::pipeline::Settings;
 use crate::sample::Sampling;
 use crate::source::{SOURCES_HELP, Source};
 use crate::window::CAPACITY;
@@ -60,9 +64,15 @@ pub struct AskArgs {
     /// Spread the frames evenly over the clip [default, except for live sources: the bundle's rate]
     #[arg(long)]
     pub uniform: bool,
-    /// What happens when the window slides
-    #[arg(long, value_name = "MODE", default_value = "exact")]
-    pub window_mode: WindowMode,
+    /// What happens when the window slides [default: exact for files, the bundle's for live sources]
+    #[arg(long, value_name = "MODE")]
+    pub window_mode: Option<Mode>,
+    /// How keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+    /// Instructions before the conversation [default: the chat template's]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
     /// Most tokens of an answer [default: the bundle's]
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<usize>,
@@ -81,7 +91,7 @@ pub struct AskArgs {
     /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
     #[arg(long, value_name = "ENGINE")]
     pub encoder: Option<EncoderKind>,
-    /// Say which frames the answer stands on (a later version)
+    /// Say which frames the answer stands on, and whether it used time (temporal perplexity)
     #[arg(long)]
     pub evidence: bool,
     /// Print one JSON object per question
@@ -92,15 +102,25 @@ pub struct AskArgs {
     pub capture_timeout: f64,
 }
 
-/// What happens when the window slides (design: exact, ahead, rolling).
+/// What happens when the window slides.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-pub enum WindowMode {
+pub enum Mode {
     /// The whole window is read when a question comes
     Exact,
-    /// Not in this version
+    /// Two windows, half a window apart, are read as frames come; the older one answers. Exact on the 17 to 32 frames it holds
     Ahead,
-    /// Not in this version
+    /// Each frame is read once and the oldest one's keys and values are dropped; later frames still carry its influence
     Rolling,
+}
+
+impl From<Mode> for WindowMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exact => Self::Exact,
+            Mode::Ahead => Self::Ahead,
+            Mode::Rolling => Self::Rolling,
+        }
+    }
 }
 
 /// Whose chat template carries the question.
@@ -167,6 +187,12 @@ pub struct Ask {
     pub prompt: Kind,
     /// As typed.
     pub encoder: Option<EncoderKind>,
+    /// As typed; files are read exactly, for live sources it is the model's to say.
+    mode: Option<WindowMode>,
+    kv: KvPrecision,
+    system: Option<String>,
+    /// What to say about the frames.
+    pub evidence: Wanted,
     /// JSON instead of text.
     pub json: bool,
     /// Longest wait for a frame.
@@ -180,12 +206,6 @@ impl AskArgs {
     /// [`Error::Source`] or [`Error::Argument`] with the flag, what it got and what it takes.
     pub fn resolve(self) -> Result<Ask> {
         let refuse = |text: String| Err(Error::Argument(text));
-        if self.evidence {
-            return refuse("--evidence is not in this version; leave it away".into());
-        }
-        if self.window_mode != WindowMode::Exact {
-            return refuse("--window-mode ahead and rolling are not in this version; use exact".into());
-        }
         if let Some(frames) = self.frames.filter(|n| !(1..=CAPACITY).contains(n)) {
             return refuse(format!("--frames {frames}: the window holds 1 to {CAPACITY} frames"));
         }
@@ -218,6 +238,10 @@ impl AskArgs {
                 PromptKind::Processor => Kind::Processor,
             },
             encoder: self.encoder,
+            mode: self.window_mode.map(WindowMode::from),
+            kv: self.kv,
+            system: self.system,
+            evidence: if self.evidence { Wanted::FramesAndTime } else { Wanted::Nothing },
             json: self.json,
             timeout: timeout(self.capture_timeout)?,
         })
@@ -258,7 +282,7 @@ impl Ask {
     ///
     /// # Errors
     /// [`Error::Argument`] for more frames than the model was trained for.
-    pub fn settle(&self, model: &Defaults) -> Result<(usize, Sampling, TokenSampling)> {
+    pub fn settle(&self, model: &Defaults) -> Result<(Settings, Sampling, TokenSampling)> {
         let frames = self.frames.unwrap_or(model.frames);
         if frames > model.frames {
             let most = model.frames;
@@ -271,7 +295,9 @@ impl Ask {
             Rate::Uniform => Sampling::Uniform { frames },
             Rate::Newest(fps) => Sampling::Newest { fps, frames },
         };
-        Ok((frames, sampling, self.tokens.over(model.tokens)))
+        let mode = self.mode.unwrap_or(WindowMode::Exact);
+        let settings = Settings { frames, mode, kv: self.kv, system: self.system.clone() };
+        Ok((settings, sampling, self.tokens.over(model.tokens)))
     }
 }
 
@@ -312,8 +338,13 @@ mod tests {
     #[test]
     fn what_is_not_typed_is_the_models_to_say() {
         let tokens = TokenSampling { temperature: 0.5, top_p: 0.9, seed: 3, max_tokens: 40 };
-        let model = Defaults { frames: 16, fps: 4.0, tokens };
-        let settle = |arguments: &str| ask(arguments).unwrap().settle(&model);
+        let model = Defaults { frames: 16, fps: 4.0, mode: WindowMode::Exact, tokens };
+        let settle = |arguments: &str| {
+            ask(arguments)
+                .unwrap()
+                .settle(&model)
+                .map(|(settings, frames, tokens)| (settings.frames, frames, tokens))
+        };
         assert_eq!(settle("--question q").unwrap(), (16, Sampling::Default { fps: 4.0, frames: 16 }, tokens));
         let typed = settle("--question q --uniform --frames 8 --temperature 0 --max-tokens 5").unwrap();
         let drawn = TokenSampling { temperature: 0.0, max_tokens: 5, ..tokens };
@@ -330,8 +361,6 @@ mod tests {
             ("--question q --frames 33", "--frames"),
             ("--question q --fps 0", "--fps"),
             ("--question q --max-tokens 0", "--max-tokens"),
-            ("--question q --evidence", "--evidence"),
-            ("--question q --window-mode rolling", "--window-mode"),
             ("--question q --capture-timeout 0", "--capture-timeout"),
             ("--question q --temperature=-1", "temperature"),
         ] {

@@ -154,7 +154,9 @@ fn onnxruntime() -> Check {
 
 fn try_bundle(folder: &Path) -> Check {
     match load::Model::open(folder, None) {
-        Ok(model) => Check::ok("bundle", true, format!("{} ({}): loads", model.name, folder.display())),
+        Ok(model) => {
+            Check::ok("bundle", true, format!("{} ({}): loads", model.language.name, folder.display()))
+        }
         Err(error) => Check::missing(
             "bundle",
             true,

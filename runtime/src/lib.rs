@@ -28,6 +28,10 @@ pub mod decode;
 
 pub mod answer;
 
+pub mod evidence;
+
+pub mod report;
+
 pub mod ask;
 pub mod budget;
 pub mod bundle;

@@ -5,11 +5,12 @@
 //! Nothing is downloaded, converted or written.
 
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use candle_core::{DType, Device};
 use utr_models::bundle::{Bundle, DECODER, VISION};
 use utr_models::generate::Sampling;
-use utr_models::manifest::Memory;
+use utr_models::manifest::{Memory, WindowMode};
 use utr_models::network::Network;
 use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
@@ -17,6 +18,7 @@ use utr_models::qwen2::Qwen2;
 use utr_models::text::{Tokenizer, stop_tokens};
 use utr_models::{Config, weights};
 
+use crate::answer::Question;
 use crate::budget::{self, Available};
 use crate::decode::{CandleDecoder, Decoder};
 use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
@@ -31,22 +33,34 @@ pub struct Defaults {
     pub frames: usize,
     /// Frames per second of a live source.
     pub fps: f64,
+    /// How the window of a live source slides.
+    pub mode: WindowMode,
     /// How answers are drawn.
     pub tokens: Sampling,
 }
 
 impl Default for Defaults {
     fn default() -> Self {
-        Self { frames: CAPACITY, fps: LIVE_FPS, tokens: Sampling::default() }
+        Self { frames: CAPACITY, fps: LIVE_FPS, mode: WindowMode::Exact, tokens: Sampling::default() }
     }
 }
 
-/// Everything a pipeline needs of a model.
+/// Everything a pipeline needs of a model: the part that sees, and the part that reads and speaks.
 pub struct Model {
     /// Pixels to visual tokens.
     pub encoder: Box<dyn VisionEncoder>,
-    /// Tokens to logits.
-    pub decoder: Box<dyn Decoder>,
+    /// Visual tokens and text to text.
+    pub language: Arc<Language>,
+}
+
+/// The part that reads and speaks; shared between threads, it never changes.
+pub struct Language {
+    /// Rows to logits.
+    pub decoder: Arc<dyn Decoder>,
+    /// T: visual tokens of one frame.
+    pub tokens_per_frame: usize,
+    /// (hidden) the vector that closes a clip.
+    pub newline: Vec<f32>,
     /// Text to tokens and back.
     pub tokenizer: Tokenizer,
     /// Tokens that end an answer.
@@ -93,9 +107,11 @@ impl Model {
         let folder = bundle.folder();
         budget::check(&manifest.name, &manifest.memory, Available::here())?;
         let preprocessor = manifest.network.preprocess.clone();
-        Ok(Self {
-            encoder: encode::open(encoder, &bundle.path(VISION)?, preprocessor)?,
-            decoder: Box::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?)?)),
+        let encoder = encode::open(encoder, &bundle.path(VISION)?, preprocessor)?;
+        let language = Language {
+            decoder: Arc::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?)?)),
+            tokens_per_frame: encoder.tokens_per_frame(),
+            newline: encoder.newline().to_vec(),
             tokenizer: Tokenizer::load(folder)?,
             stop: manifest.network.stop_tokens.clone(),
             name: manifest.name.clone(),
@@ -103,11 +119,13 @@ impl Model {
             defaults: Defaults {
                 frames: manifest.window.frames.clamp(1, CAPACITY),
                 fps: manifest.window.fps,
+                mode: manifest.window.live_mode,
                 tokens: manifest.sampling,
             },
             tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
             processor_template: ChatTemplate::load(folder, Kind::Processor)?,
-        })
+        };
+        Ok(Self { encoder, language: Arc::new(language) })
     }
 
     fn open_hugging_face(folder: &Path, encoder: EncoderKind) -> Result<Self> {
@@ -135,9 +153,11 @@ impl Model {
         let Network { config, vision, decoder } = Network::load(folder, DType::F32, &Device::Cpu)?;
         let preprocessor = Preprocessor::load(folder, config.vision.image_size)?;
         let tokenizer = Tokenizer::load(folder)?;
-        Ok(Self {
-            encoder: Box::new(CandleEncoder::new(vision, preprocessor)?),
-            decoder: Box::new(CandleDecoder::new(decoder)),
+        let encoder = CandleEncoder::new(vision, preprocessor)?;
+        let language = Language {
+            decoder: Arc::new(CandleDecoder::new(decoder)),
+            tokens_per_frame: encoder.tokens_per_frame(),
+            newline: encoder.newline().to_vec(),
             stop: stop_tokens(folder, &tokenizer)?,
             tokenizer,
             name,
@@ -145,7 +165,18 @@ impl Model {
             defaults: Defaults::default(),
             tokenizer_template: ChatTemplate::load(folder, Kind::Tokenizer)?,
             processor_template: ChatTemplate::load(folder, Kind::Processor)?,
-        })
+        };
+        Ok(Self { encoder: Box::new(encoder), language: Arc::new(language) })
+    }
+}
+
+impl Language {
+    /// The prompt's tokens before and after the frames.
+    ///
+    /// # Errors
+    /// Whatever the chat template reports.
+    pub fn prompt(&self, question: &Question) -> Result<(Vec<u32>, Vec<u32>)> {
+        Ok(self.template(question.prompt).split_prompt(&self.tokenizer, &question.messages)?)
     }
 
     /// The chat template of a kind; the processor's falls back to the tokenizer's where a folder has one only.

@@ -1,230 +1,231 @@
 //! The pipeline, and the file to read first: camera → capture → window → encode → prefill → decode → answer.
 //!
-//! Comes in: a model, a source, questions. Goes out: answers. It owns the window and the decoder's state and calls the
-//! stages in order; frames are encoded once and read once, and further questions about the same window cost only their
-//! own tokens. It prints nothing: text leaves through a callback.
+//! Comes in: a model, frames, questions. Goes out: answers. [`Seeing`] takes frames in: each is encoded once, on arrival, and read
+//! once where the window's mode says so. [`Answerer`] answers a question about a [`View`], which is what Seeing held at one moment and
+//! no later frame changes, so that both can run at the same time. [`Pipeline`] is the two one after the other. Nothing is printed:
+//! text leaves through a callback.
 
 use std::sync::Arc;
 use std::time::Instant;
 
-use utr_models::generate::{Sampler, Sampling as TokenSampling};
-use utr_models::prompt::Kind;
-use utr_models::text::TokenStream;
+use utr_models::manifest::WindowMode;
 
-use crate::answer::{Answer, BundleName, FrameUsed, Timings};
-use crate::capture::{CaptureOptions, Frame};
-use crate::decode;
-use crate::encode::encode_frames;
-use crate::error::{Error, Result};
+use crate::answer::{Answer, Answerer, Question};
+use crate::capture::{self, CaptureOptions, Frame};
+use crate::decode::KvPrecision;
+use crate::encode::{VisionEncoder, encode_frames};
+use crate::error::Result;
 use crate::interrupt::Interrupt;
-use crate::load::Model;
-use crate::prefill::{self, Prefix};
-use crate::sample::{Sampling, sample};
+use crate::load::{Language, Model};
+use crate::prefill::{Prefill, Reading};
+use crate::sample::{Sampling, each_due, sample};
 use crate::source::Source;
-use crate::window::Window;
+use crate::window::{EncodedFrame, Window};
 
-/// Longest question, in bytes.
-pub const MAX_QUESTION_BYTES: usize = 64 << 10;
-
-/// What is asked, and how to answer.
+/// How a stream is followed.
 #[derive(Clone, Debug)]
-pub struct Question {
-    /// 1 byte to [`MAX_QUESTION_BYTES`].
-    pub text: String,
-    /// Which chat template carries it.
-    pub prompt: Kind,
-    /// Temperature, top-p, seed and the limit on tokens.
-    pub sampling: TokenSampling,
-    /// When the question was known.
-    pub asked: Instant,
+pub struct Settings {
+    /// Frames of the window, 1 to 32.
+    pub frames: usize,
+    /// What happens when it slides.
+    pub mode: WindowMode,
+    /// How keys and values are stored.
+    pub kv: KvPrecision,
+    /// Instructions that all answers share; the chat template's own where none are given.
+    pub system: Option<String>,
 }
 
-/// A model, its window, and what the decoder has read of it.
-pub struct Pipeline {
-    model: Model,
+impl Settings {
+    /// The reference: a window of `frames` that is read when a question comes, in f32.
+    pub fn exact(frames: usize) -> Self {
+        Self { frames, mode: WindowMode::Exact, kv: KvPrecision::F32, system: None }
+    }
+}
+
+/// What an answer can stand on: the window at one moment, pinned.
+#[derive(Clone, Debug)]
+pub struct View {
+    /// The frames, oldest first.
+    pub frames: Vec<Arc<EncodedFrame>>,
+    /// Their keys and values, where they were read already.
+    pub reading: Option<Reading>,
+    /// How the window is followed.
+    pub mode: WindowMode,
+    /// Frames lost before they reached the window, since the start.
+    pub dropped: u64,
+    /// Time spent on capturing since the previous view; in the modes that read ahead, on reading too.
+    pub capture_ms: f64,
+    /// Time spent on encoding since the previous view.
+    pub encode_ms: f64,
+}
+
+/// The side that takes frames in: encoder, window, prefill.
+pub struct Seeing {
+    encoder: Box<dyn VisionEncoder>,
     window: Window,
-    prefix: Option<Prefix>,
+    prefill: Prefill,
     interrupt: Interrupt,
     capture_ms: f64,
     encode_ms: f64,
     dropped: u64,
 }
 
-impl Pipeline {
-    /// A pipeline with an empty window of `frames` (1 to 32).
-    pub fn new(model: Model, frames: usize, interrupt: Interrupt) -> Self {
-        let window = Window::new(frames);
-        Self { model, window, prefix: None, interrupt, capture_ms: 0.0, encode_ms: 0.0, dropped: 0 }
+impl Seeing {
+    /// An empty window. In the modes that read ahead the prompt is read here, and all memory for keys and values taken.
+    ///
+    /// # Errors
+    /// Whatever the chat template and the decoder report.
+    pub fn new(
+        encoder: Box<dyn VisionEncoder>,
+        language: &Language,
+        settings: &Settings,
+        interrupt: Interrupt,
+    ) -> Result<Self> {
+        let window = Window::new(settings.frames);
+        let question = Question::new("?").with_system(settings.system.clone());
+        let (before, _) = language.prompt(&question)?;
+        let sizes = (window.limit(), encoder.tokens_per_frame());
+        let decoder = Arc::clone(&language.decoder);
+        let prefill = Prefill::new(decoder, settings.mode, settings.kv, sizes, &before, &interrupt)?;
+        Ok(Self { encoder, window, prefill, interrupt, capture_ms: 0.0, encode_ms: 0.0, dropped: 0 })
     }
 
     /// Captures the source's chosen frames into the window, replacing what it held.
     ///
     /// # Errors
-    /// Whatever capture and encoding report.
+    /// Whatever capture, encoding and prefill report.
     pub fn watch(&mut self, source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<()> {
+        self.clear();
         let began = Instant::now();
+        if let (Sampling::Newest { fps, .. }, true) = (sampling, self.prefill.mode() != WindowMode::Exact) {
+            return self.follow(source, fps, options);
+        }
         let sampled = sample(source, sampling, options)?;
         self.capture_ms += ms(began);
         self.dropped = sampled.dropped;
-        self.window.clear();
         self.see(&sampled.frames)
     }
 
-    /// Encodes frames, in order, into the window; the oldest slide out.
+    /// Takes every frame that is due, as a live window does: a clip to its end, a live source until the window is full.
+    fn follow(&mut self, source: &Source, fps: f64, options: &CaptureOptions) -> Result<()> {
+        let began = Instant::now();
+        let encoded_before = self.encode_ms;
+        let mut clip = capture::open(source, options)?;
+        each_due(clip.as_mut(), fps, &mut |frame, live| {
+            self.see(&[frame])?;
+            Ok(!(live && self.window.len() == self.window.limit()))
+        })?;
+        self.capture_ms += ms(began) - (self.encode_ms - encoded_before);
+        self.dropped = clip.dropped();
+        Ok(())
+    }
+
+    /// Encodes frames, in order, into the window, and reads them where the mode says so; the oldest slide out.
     ///
     /// # Errors
-    /// Whatever encoding reports; the window is then unchanged.
+    /// Whatever encoding and prefill report; the window then holds the frames before the failing one.
     pub fn see(&mut self, frames: &[Arc<Frame>]) -> Result<()> {
         let began = Instant::now();
-        let encoded = encode_frames(self.model.encoder.as_mut(), frames, &self.interrupt)?;
+        let encoded = encode_frames(self.encoder.as_mut(), frames, &self.interrupt)?;
         self.encode_ms += ms(began);
-        for frame in encoded {
+        encoded.into_iter().try_for_each(|frame| self.take(frame).map(drop))
+    }
+
+    /// Takes an encoded frame; false where it had to be dropped because answers pin the memory.
+    ///
+    /// # Errors
+    /// Whatever prefill reports; nothing is then taken.
+    pub fn take(&mut self, frame: Arc<EncodedFrame>) -> Result<bool> {
+        let read = self.prefill.see(&frame, &self.interrupt)?;
+        if read {
             self.window.push(frame);
+        } else {
+            self.dropped += 1;
         }
-        Ok(())
+        Ok(read)
+    }
+
+    /// Forgets all frames.
+    pub fn clear(&mut self) {
+        self.window.clear();
+        self.prefill.clear();
+    }
+
+    /// Notes frames that were lost on the way here.
+    pub fn count_dropped(&mut self, frames: u64) {
+        self.dropped += frames;
+    }
+
+    /// The window now; the times since the last view go with it.
+    pub fn view(&mut self) -> View {
+        let reading = self.prefill.reading().cloned();
+        let frames = match &reading {
+            Some(reading) => reading.frames().cloned().collect(),
+            None => self.window.iter().cloned().collect(),
+        };
+        View {
+            frames,
+            reading,
+            mode: self.prefill.mode(),
+            dropped: self.dropped,
+            capture_ms: std::mem::take(&mut self.capture_ms),
+            encode_ms: std::mem::take(&mut self.encode_ms),
+        }
+    }
+}
+
+/// Both sides, one after the other.
+pub struct Pipeline {
+    seeing: Seeing,
+    answerer: Answerer,
+    interrupt: Interrupt,
+}
+
+impl Pipeline {
+    /// A pipeline with an empty window.
+    ///
+    /// # Errors
+    /// As [`Seeing::new`].
+    pub fn new(model: Model, settings: &Settings, interrupt: Interrupt) -> Result<Self> {
+        let Model { encoder, language } = model;
+        let answerer = Answerer::new(Arc::clone(&language), settings.kv);
+        let seeing = Seeing::new(encoder, &language, settings, interrupt.clone())?;
+        Ok(Self { seeing, answerer, interrupt })
+    }
+
+    /// As [`Seeing::watch`].
+    ///
+    /// # Errors
+    /// As [`Seeing::watch`].
+    pub fn watch(&mut self, source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<()> {
+        self.seeing.watch(source, sampling, options)
+    }
+
+    /// As [`Seeing::see`].
+    ///
+    /// # Errors
+    /// As [`Seeing::see`].
+    pub fn see(&mut self, frames: &[Arc<Frame>]) -> Result<()> {
+        self.seeing.see(frames)
     }
 
     /// Answers one question about the window; `on_text` gets the text piece by piece as it is made.
     ///
     /// # Errors
-    /// [`Error::Argument`] for a question outside its limits or an empty window, [`Error::Context`] where the model
-    /// cannot read that much, [`Error::Interrupted`], and whatever the stages and `on_text` report.
+    /// As [`Answerer::answer`].
     pub fn ask(
         &mut self,
         question: &Question,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Answer> {
-        check_question(&question.text)?;
-        if self.window.is_empty() {
-            return Err(Error::Argument("the window is empty: no frame was seen yet".into()));
-        }
-        let model = &mut self.model;
-        let (before, after) =
-            model.template(question.prompt).video_prompt(&model.tokenizer, &question.text)?;
-        let visual = self.window.len() * model.encoder.tokens_per_frame() + 1;
-        let prompt_tokens = before.len() + visual + after.len();
-        let limit = model.decoder.max_positions();
-        if prompt_tokens >= limit {
-            let text = before.len() + after.len();
-            return Err(Error::Context { needed: prompt_tokens + 1, limit, visual, text });
-        }
-
-        let began = Instant::now();
-        let decoder = model.decoder.as_mut();
-        let newline = model.encoder.newline();
-        let (prefix, reused_tokens) =
-            prefill::prefix(decoder, self.prefix.take(), &before, &self.window, newline, &self.interrupt)?;
-        self.prefix = Some(prefix);
-        let rows = decoder.embed(&after)?;
-        let logits = prefill::read(decoder, &rows, &self.interrupt)?;
-        let prefill_ms = ms(began);
-
-        let spoken = speak(&mut self.model, logits, question, &self.interrupt, on_text)?;
-        let decode_s = spoken.ended.duration_since(spoken.first).as_secs_f64();
-        let later_tokens = spoken.tokens.len().saturating_sub(1);
-        let timings = Timings {
-            capture_ms: std::mem::take(&mut self.capture_ms),
-            encode_ms: std::mem::take(&mut self.encode_ms),
-            prefill_ms,
-            ttft_ms: spoken.first.duration_since(question.asked).as_secs_f64() * 1e3,
-            decode_ms: decode_s * 1e3,
-            prompt_tokens,
-            reused_tokens,
-            output_tokens: spoken.tokens.len(),
-            tokens_per_s: if later_tokens == 0 || decode_s <= 0.0 {
-                0.0
-            } else {
-                later_tokens as f64 / decode_s
-            },
-        };
-        Ok(self.answer(spoken, timings))
+        let view = self.seeing.view();
+        self.answerer.answer(&view, question, &self.interrupt, on_text)
     }
 
-    fn answer(&self, spoken: Spoken, timings: Timings) -> Answer {
-        let Spoken { text, tokens, finish, first, .. } = spoken;
-        let frames: Vec<FrameUsed> = self.window.iter().map(|frame| frame.stamp.into()).collect();
-        let newest = self.window.iter().last().map_or(first, |frame| frame.captured);
-        let newest_age_ms =
-            u64::try_from(first.saturating_duration_since(newest).as_millis()).unwrap_or(u64::MAX);
-        Answer {
-            text,
-            tokens,
-            finish,
-            frames,
-            dropped: self.dropped,
-            window_span_ms: self.window.span_ms(),
-            newest_age_ms,
-            timings,
-            bundle: BundleName { name: self.model.name.clone(), hash: self.model.hash.clone() },
-        }
+    /// The side that sees, the side that answers.
+    pub fn split(self) -> (Seeing, Answerer) {
+        (self.seeing, self.answerer)
     }
-
-    /// The window, to look at.
-    pub fn window(&self) -> &Window {
-        &self.window
-    }
-
-    /// The model, to look at.
-    pub fn model(&self) -> &Model {
-        &self.model
-    }
-}
-
-/// An answer's words, and when the first and the last came.
-struct Spoken {
-    text: String,
-    tokens: Vec<u32>,
-    finish: decode::Finish,
-    first: Instant,
-    ended: Instant,
-}
-
-/// Samples the answer and turns it into text as it grows.
-fn speak(
-    model: &mut Model,
-    logits: Vec<f32>,
-    question: &Question,
-    interrupt: &Interrupt,
-    on_text: &mut dyn FnMut(&str) -> Result<()>,
-) -> Result<Spoken> {
-    let mut sampler = Sampler::new(question.sampling)?;
-    let mut stream = TokenStream::new();
-    let (mut tokens, mut text, mut first) = (Vec::new(), String::new(), None);
-    let (decoder, tokenizer) = (model.decoder.as_mut(), &model.tokenizer);
-    let max_tokens = question.sampling.max_tokens;
-    let mut on_token = |token: u32| -> Result<()> {
-        first.get_or_insert_with(Instant::now);
-        tokens.push(token);
-        let piece = stream.push(tokenizer, token)?;
-        text.push_str(&piece);
-        if piece.is_empty() { Ok(()) } else { on_text(&piece) }
-    };
-    let finish =
-        decode::generate(decoder, logits, &mut sampler, &model.stop, max_tokens, interrupt, &mut on_token)?;
-    let ended = Instant::now();
-    let rest = stream.finish(tokenizer)?;
-    if !rest.is_empty() {
-        text.push_str(&rest);
-        on_text(&rest)?;
-    }
-    Ok(Spoken { text, tokens, finish, first: first.unwrap_or(ended), ended })
-}
-
-/// Refuses an empty or oversized question.
-///
-/// # Errors
-/// [`Error::Argument`] that names the limit.
-pub fn check_question(text: &str) -> Result<()> {
-    if text.trim().is_empty() {
-        return Err(Error::Argument("the question is empty; write one after --question".into()));
-    }
-    if text.len() > MAX_QUESTION_BYTES {
-        return Err(Error::Argument(format!(
-            "the question has {} bytes; at most {MAX_QUESTION_BYTES} (64 KiB) are accepted",
-            text.len()
-        )));
-    }
-    Ok(())
 }
 
 fn ms(since: Instant) -> f64 {

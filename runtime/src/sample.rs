@@ -165,11 +165,31 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
 }
 
 fn newest(clip: &mut dyn Capture, fps: f64, frames: usize) -> Result<Sampled> {
+    let mut kept: VecDeque<Arc<Frame>> = VecDeque::with_capacity(frames);
+    let total = each_due(clip, fps, &mut |frame, live| {
+        if kept.len() == frames {
+            kept.pop_front();
+        }
+        kept.push_back(frame);
+        Ok(!(live && kept.len() == frames))
+    })?;
+    Ok(Sampled { frames: kept.into(), total, dropped: clip.dropped() })
+}
+
+/// Hands over one frame every `1/fps` seconds until the source ends or `on_frame` (told whether the source is live) says it has enough; how many
+/// frames the source delivered.
+///
+/// # Errors
+/// [`Error::Argument`] for a rate that is not positive; [`Error::Capture`] where no frame came; whatever `on_frame` reports.
+pub fn each_due(
+    clip: &mut dyn Capture,
+    fps: f64,
+    on_frame: &mut dyn FnMut(Arc<Frame>, bool) -> Result<bool>,
+) -> Result<usize> {
     if !(fps.is_finite() && fps > 0.0) {
         return Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")));
     }
     let mut clock = RateClock::new(fps);
-    let mut kept: VecDeque<Arc<Frame>> = VecDeque::with_capacity(frames);
     let mut total = 0;
     while let Some(stamp) = clip.advance()? {
         total += 1;
@@ -179,21 +199,17 @@ fn newest(clip: &mut dyn Capture, fps: f64, frames: usize) -> Result<Sampled> {
                 "it does not end; bound the pipeline (num-buffers=N), or make it live (is-live=true)",
             ));
         }
-        if !clock.due(stamp.pts_ms) {
-            continue;
-        }
-        if kept.len() == frames {
-            kept.pop_front();
-        }
-        kept.push_back(take(clip, stamp)?);
-        if clip.live() && kept.len() == frames {
-            break;
+        if clock.due(stamp.pts_ms) {
+            let frame = take(clip, stamp)?;
+            if !on_frame(frame, clip.live())? {
+                return Ok(total);
+            }
         }
     }
-    if kept.is_empty() {
-        return Err(Error::capture("the source", "it ended without a frame"));
+    match total {
+        0 => Err(Error::capture("the source", "it ended without a frame")),
+        _ => Ok(total),
     }
-    Ok(Sampled { frames: kept.into(), total, dropped: clip.dropped() })
 }
 
 fn take(clip: &mut dyn Capture, stamp: Stamp) -> Result<Arc<Frame>> {

@@ -11,8 +11,8 @@ use candle_core::{DType, Device, IndexOp, Tensor, Var, safetensors};
 use utr_models::config::Config;
 use utr_models::generate::argmax;
 use utr_models::network::{Example, Network, Span};
-use utr_models::qwen2::KvCache;
 use utr_models::weights::{self, Weights};
+use utr_runtime::decode::{CandleDecoder, Decoder, KvPrecision, Place, Span as KvSpan};
 
 /// Features, projections, pools and logits.
 const ABSOLUTE: f32 = 1e-4;
@@ -136,8 +136,8 @@ fn every_gradient_equals_transformers_with_an_own_head() {
     check_gradients("even_untied");
 }
 
-/// Greedy tokens through the key-value cache: the prompt in one piece, then one token at a time.
-fn greedy(network: &Network, golden: &Tensors, frames: usize, count: usize) -> Vec<i64> {
+/// Greedy tokens through the runtime's decoder: the prompt in one piece, then one token at a time.
+fn greedy(network: Network, golden: &Tensors, frames: usize, count: usize) -> Vec<i64> {
     let prompt = integers(&golden[&format!("F{frames}.prompt_len")])[0] as usize;
     let ids: Vec<u32> =
         integers(&golden[&format!("F{frames}.ids")])[..prompt].iter().map(|id| *id as u32).collect();
@@ -146,34 +146,32 @@ fn greedy(network: &Network, golden: &Tensors, frames: usize, count: usize) -> V
     let pixels = golden["pixel_values"].i(..frames).unwrap();
     let clip = network.clip_rows(&network.vision.patches(&pixels).unwrap()).unwrap();
     assert_eq!(clip.dim(0).unwrap(), last + 1 - first);
-    let embed = |ids: &[u32]| network.decoder.embed(ids).unwrap();
-    let rows = Tensor::cat(&[embed(&ids[..first]), clip, embed(&ids[last + 1..])], 0).unwrap();
+    let decoder = CandleDecoder::new(network.decoder);
+    let clip = clip.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let rows =
+        [decoder.embed(&ids[..first]).unwrap(), clip, decoder.embed(&ids[last + 1..]).unwrap()].concat();
 
-    let mut cache = KvCache::default();
-    let positions: Vec<u32> = (0..prompt as u32).collect();
-    let mut hidden = network.decoder.forward(&rows, &positions, &mut cache).unwrap();
-    let mut made = Vec::new();
+    let mut span = KvSpan::new(decoder.shape(), KvPrecision::F32, prompt + count);
+    let mut read = |rows: &[f32]| {
+        let states = decoder.read(&[], Place { own: &mut span, start: 0 }, rows, None).unwrap();
+        argmax(&decoder.logits(&states[states.len() - decoder.hidden()..]).unwrap()).unwrap()
+    };
+    let mut made = vec![read(&rows)];
     while made.len() < count {
-        let row = hidden.i(hidden.dim(0).unwrap() - 1..).unwrap();
-        let logits = network.decoder.logits(&row).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let token = argmax(&logits).unwrap();
-        made.push(i64::from(token));
-        hidden = network.decoder.forward(&embed(&[token]), &[cache.len() as u32], &mut cache).unwrap();
+        let row = decoder.embed(&made[made.len() - 1..]).unwrap();
+        made.push(read(&row));
     }
-    made
+    made.into_iter().map(i64::from).collect()
 }
 
 #[test]
 fn greedy_tokens_through_the_cache_equal_transformers() {
     for name in ["odd_tied", "even_untied"] {
-        let (network, golden) = (network(name), golden(&format!("{name}/golden.safetensors")));
+        let golden = golden(&format!("{name}/golden.safetensors"));
         for frames in [1, 2, 5] {
             let expected = integers(&golden[&format!("F{frames}.greedy")]);
-            assert_eq!(
-                greedy(&network, &golden, frames, expected.len()),
-                expected,
-                "{name}, {frames} frames"
-            );
+            let made = greedy(network(name), &golden, frames, expected.len());
+            assert_eq!(made, expected, "{name}, {frames} frames");
         }
     }
 }

@@ -9,6 +9,7 @@
 
 use std::collections::HashMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Tensor, safetensors};
@@ -16,6 +17,7 @@ use utr_models::config::Config;
 use utr_models::generate::argmax;
 use utr_models::network::{Example, Network, Span};
 use utr_models::weights;
+use utr_runtime::decode::{KvPrecision, Place, Span};
 use utr_runtime::encode::EncoderKind;
 use utr_runtime::load::Model;
 use utr_training::train::checkpoint;
@@ -73,17 +75,17 @@ fn vision(bundle: &Path, engine: &str, input: &str, output: &str) -> Result<()> 
 }
 
 fn continuation(bundle: &Path, count: usize, ids: &str) -> Result<()> {
-    let mut decoder = Model::open(bundle, None)?.decoder;
+    let decoder = Arc::clone(&Model::open(bundle, None)?.language.decoder);
     let ids = ids.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
     ensure!(!ids.is_empty() && count > 0, "nothing to continue");
-    let positions: Vec<u32> = (0..).take(ids.len()).collect();
-    let rows = decoder.embed(&ids)?;
-    let mut logits = decoder.extend(&rows, &positions)?;
-    let mut made = Vec::new();
+    let mut span = Span::new(decoder.shape(), KvPrecision::F32, ids.len() + count);
+    let (mut made, mut next) = (Vec::new(), ids);
     while made.len() < count {
-        let token = argmax(&logits)?;
+        let rows = decoder.embed(&next)?;
+        let states = decoder.read(&[], Place { own: &mut span, start: 0 }, &rows, None)?;
+        let token = argmax(&decoder.logits(&states[states.len() - decoder.hidden()..])?)?;
         made.push(token);
-        logits = decoder.step(token)?;
+        next = vec![token];
     }
     println!("{}", serde_json::to_string(&made)?);
     Ok(())

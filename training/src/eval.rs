@@ -18,11 +18,11 @@ use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 use utr_models::generate::Sampling as Decoding;
-use utr_models::prompt::Kind;
+use utr_runtime::answer::Question;
 use utr_runtime::capture::{CaptureOptions, Frame, Stamp};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
-use utr_runtime::pipeline::{Pipeline, Question};
+use utr_runtime::pipeline::{Pipeline, Settings};
 use utr_runtime::sample::{Sampling, sample};
 use utr_runtime::source::Source;
 
@@ -196,7 +196,8 @@ fn predict(
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
     let work = || -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let mut pipeline = Pipeline::new(Model::open(folder, None)?, FRAMES, Interrupt::default());
+        let mut pipeline =
+            Pipeline::new(Model::open(folder, None)?, &Settings::exact(FRAMES), Interrupt::default())?;
         loop {
             ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -260,12 +261,8 @@ fn answer(
     posed: &Posed,
     frames: &[Arc<Frame>],
 ) -> Result<Prediction> {
-    let question = Question {
-        text: posed.item.question.clone(),
-        prompt: Kind::Tokenizer,
-        sampling: Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS },
-        asked: Instant::now(),
-    };
+    let sampling = Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS };
+    let question = Question::new(posed.item.question.clone()).with_sampling(sampling);
     let reply = pool.install(|| {
         pipeline.see(frames)?;
         pipeline.ask(&question, &mut |_| Ok(()))

@@ -8,7 +8,6 @@ use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::time::Instant;
 use utr_models::bundle::{DECODER, VISION, write_bundle};
 use utr_models::generate::Sampling;
 use utr_models::gguf::{DecoderExport, Format, StoredTensor, write_decoder};
@@ -21,11 +20,12 @@ use utr_models::prompt::{ChatTemplate, Kind};
 use utr_models::text::{Tokenizer, stop_tokens};
 use utr_models::weights::{self, Weights, canonical};
 use utr_models::{Config, Error, atomic};
+use utr_runtime::answer::Question;
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::encode::EncoderKind;
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
-use utr_runtime::pipeline::{Pipeline, Question};
+use utr_runtime::pipeline::{Pipeline, Settings};
 use utr_runtime::sample::Sampling as FrameSampling;
 use utr_runtime::source::Source;
 
@@ -215,8 +215,11 @@ fn memory(config: &Config, files: &Path) -> Result<Memory> {
 
 /// Asks the questions that every later copy of this bundle must answer token for token alike.
 fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
-    let mut pipeline =
-        Pipeline::new(Model::open(bundle, Some(EncoderKind::Tract))?, WINDOW, Interrupt::default());
+    let mut pipeline = Pipeline::new(
+        Model::open(bundle, Some(EncoderKind::Tract))?,
+        &Settings::exact(WINDOW),
+        Interrupt::default(),
+    )?;
     let source = Source::parse(GOLDEN_SOURCE)?;
     pipeline.watch(&source, FrameSampling::Uniform { frames: WINDOW }, &CaptureOptions::default())?;
     let questions = ["Which way does the white ball move?", "What happens in the clip?", "Describe frame1."];
@@ -224,8 +227,7 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
         .into_iter()
         .map(|text| {
             let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: GOLDEN_TOKENS };
-            let question =
-                Question { text: text.into(), prompt: Kind::Tokenizer, sampling, asked: Instant::now() };
+            let question = Question::new(text).with_sampling(sampling);
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             Ok(GoldenQuestion {
                 source: GOLDEN_SOURCE.into(),

@@ -144,8 +144,8 @@ struct Probabilities {
     own: Vec<f32>,
 }
 
-/// One softmax over two pieces of a row.
-pub(super) fn softmax(a: &mut [f32], b: &mut [f32]) {
+/// One softmax over two pieces of a row, in place.
+pub fn softmax(a: &mut [f32], b: &mut [f32]) {
     let max = a.iter().chain(b.iter()).fold(f32::NEG_INFINITY, |m, x| m.max(*x));
     a.iter_mut().chain(b.iter_mut()).for_each(|x| *x = exp(*x - max));
     let scale = 1.0 / (a.iter().sum::<f32>() + b.iter().sum::<f32>());

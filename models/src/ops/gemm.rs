@@ -5,9 +5,12 @@
 
 /// A read-only matrix view: element (r, c) is `data[r * rows + c * cols]` for strides `rows`, `cols`.
 #[derive(Clone, Copy)]
-pub(super) struct View<'a> {
+pub struct View<'a> {
+    /// Starts at element (0, 0).
     pub data: &'a [f32],
+    /// Elements between rows.
     pub row_stride: usize,
+    /// Elements between columns.
     pub col_stride: usize,
 }
 
@@ -34,7 +37,7 @@ impl<'a> View<'a> {
 /// # Panics
 /// Where a view is too short for its sizes: a bug in the caller, never a matter of input.
 #[allow(clippy::too_many_arguments)]
-pub(super) fn gemm(
+pub fn gemm(
     out: &mut [f32],
     out_stride: usize,
     m: usize,

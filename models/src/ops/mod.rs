@@ -7,9 +7,8 @@
 
 mod activation;
 mod attention;
-mod cached;
 mod cross_entropy;
-mod gemm;
+pub mod gemm;
 mod linear;
 mod norm;
 pub mod plain;
@@ -18,12 +17,11 @@ mod rope;
 mod tests;
 
 pub use activation::{gelu_tanh, swiglu};
-pub use attention::{Packing, Sequence, attend_packed};
-pub use cached::attend_cached;
+pub use attention::{Packing, Sequence, attend_packed, softmax};
 pub use cross_entropy::{Label, cross_entropy};
 pub use linear::{linear, mix_rows};
 pub use norm::{layer_norm, rms_norm};
-pub use rope::{Rope, rotate};
+pub use rope::Rope;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor, bail};
 

@@ -46,8 +46,8 @@ pub fn swiglu(gate: &Tensor, up: &Tensor) -> Result<Tensor> {
     gate.silu()? * up
 }
 
-/// See [`super::rotate`].
-pub fn rotate(x: &Tensor, rope: &Rope) -> Result<Tensor> {
+/// Rotates (rows, heads * dim) by the positions in `rope`.
+fn rotate(x: &Tensor, rope: &Rope) -> Result<Tensor> {
     let (cos, sin) = rope.tables(x.device())?;
     let (rows, half) = cos.dims2()?;
     let heads = x.elem_count() / (rows * 2 * half);
@@ -105,17 +105,6 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> R
     let n = rows.len();
     let bias = (0..n * n).map(|x| if sees(x / n, x % n) { 0.0 } else { f32::NEG_INFINITY }).collect();
     attend(&q, &k, &v, &Tensor::from_vec(bias, (n, n), q.device())?)
-}
-
-/// See [`super::attend_cached`].
-pub fn attend_cached(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize, kv_heads: usize) -> Result<Tensor> {
-    let (rows, keys) = (q.dim(0)?, k.dim(0)?);
-    let repeat = heads / kv_heads;
-    let (q, k, v) = (split(q, heads, 1)?, split(k, kv_heads, repeat)?, split(v, kv_heads, repeat)?);
-    let bias: Vec<f32> = (0..rows * keys)
-        .map(|x| if x % keys <= keys - rows + x / keys { 0.0 } else { f32::NEG_INFINITY })
-        .collect();
-    attend(&q, &k, &v, &Tensor::from_vec(bias, (rows, keys), q.device())?)
 }
 
 /// See [`super::cross_entropy`].

@@ -1,9 +1,8 @@
 //! Rotary position embedding, "rotate half" form (Qwen2).
 //!
 //! Comes in: positions, then rows (n, heads * dim). Goes out: the rotated rows. Gradients are the rotation undone, which the attention kernel
-//! asks for; [`rotate`] itself, for the cache, has none.
+//! asks for.
 
-use super::{fused, plain, with};
 use candle_core::{Result, Tensor};
 
 /// Cosines and sines of the rotary position embedding, "rotate half" form (Qwen2): (rows, dim / 2) each.
@@ -52,15 +51,4 @@ impl Rope {
         let table = |v: &[f32]| Tensor::from_slice(v, (rows, self.half), device);
         Ok((table(&self.cos)?, table(&self.sin)?))
     }
-}
-
-/// Rotates (rows, heads * dim) by the positions in `rope`; no gradient.
-pub fn rotate(x: &Tensor, rope: &Rope) -> Result<Tensor> {
-    if !fused(x) {
-        return plain::rotate(x, rope);
-    }
-    let (rows, width) = x.dims2()?;
-    let mut data = with(&x.contiguous()?, |x| Ok(x.to_vec()))?;
-    rope.apply(&mut data, width, 1.0);
-    Tensor::from_vec(data, (rows, width), x.device())
 }

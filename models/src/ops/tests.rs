@@ -98,20 +98,6 @@ fn packed_attention_equals_its_twin() {
 }
 
 #[test]
-fn cached_attention_equals_the_packed_one() {
-    let (q, k, v) = (var(&[6, 8], 1), var(&[6, 4], 2), var(&[6, 4], 3));
-    let packing =
-        Packing { sequences: vec![Sequence::plain(6)], causal: true, rope: None, heads: 2, kv_heads: 1 };
-    let whole = attend_packed(&q, &k, &v, &Arc::new(packing)).unwrap();
-    let tail = q.narrow(0, 4, 2).unwrap();
-    for out in
-        [attend_cached(&tail, &k, &v, 2, 1).unwrap(), plain::attend_cached(&tail, &k, &v, 2, 1).unwrap()]
-    {
-        assert!(difference(&out, &whole.narrow(0, 4, 2).unwrap()) < TOLERANCE);
-    }
-}
-
-#[test]
 fn cross_entropy_equals_its_twin() {
     let (h, w) = (var(&[6, 8], 1), var(&[10, 8], 2));
     let labels =

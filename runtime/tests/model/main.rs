@@ -10,27 +10,23 @@ use std::time::Instant;
 use tiny::Tiny;
 use utr_models::bundle::{Bundle, GoldenQuestion, VISION};
 use utr_models::generate::Sampling as TokenSampling;
-use utr_models::prompt::Kind;
+use utr_runtime::Error;
 use utr_runtime::answer::Answer;
+use utr_runtime::answer::Question;
 use utr_runtime::bundle::verify;
 use utr_runtime::capture::{CaptureOptions, Frame, Stamp};
+use utr_runtime::decode::{KvPrecision, Past, Place, Span};
 use utr_runtime::encode::{self, EncoderKind, VisionEncoder, encode_frames};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
-use utr_runtime::pipeline::{Pipeline, Question};
+use utr_runtime::pipeline::{Pipeline, Settings};
 use utr_runtime::sample::Sampling;
 use utr_runtime::source::Source;
-use utr_runtime::{Error, prefill};
 
 const CLIP: &str = "pattern://squares?frames=40&seed=5&width=50&height=70";
 
 fn question(text: &str, max_tokens: usize) -> Question {
-    Question {
-        text: text.into(),
-        prompt: Kind::Tokenizer,
-        sampling: TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens },
-        asked: Instant::now(),
-    }
+    Question::new(text).with_sampling(TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens })
 }
 
 fn watch(pipeline: &mut Pipeline, frames: usize) {
@@ -129,7 +125,9 @@ fn special_tokens_typed_by_a_user_stay_text() {
 fn an_interrupt_ends_an_answer_between_tokens() {
     let tiny = Tiny::new(vec![]);
     let interrupt = Interrupt::default();
-    let mut pipeline = Pipeline::new(Model::open(&tiny.bundle(), None).unwrap(), 32, interrupt.clone());
+    let mut pipeline =
+        Pipeline::new(Model::open(&tiny.bundle(), None).unwrap(), &Settings::exact(32), interrupt.clone())
+            .unwrap();
     watch(&mut pipeline, 2);
     let result = pipeline.ask(&question("which square moved?", 200), &mut |_| {
         interrupt.request();
@@ -139,27 +137,34 @@ fn an_interrupt_ends_an_answer_between_tokens() {
 }
 
 #[test]
-fn reading_in_pieces_gives_the_logits_of_reading_at_once() {
+fn reading_in_pieces_and_spans_gives_the_states_of_reading_at_once() {
     let tiny = Tiny::new(vec![]);
-    let mut model = Model::open(&tiny.hf(), None).unwrap();
-    let decoder = model.decoder.as_mut();
+    let model = Model::open(&tiny.hf(), None).unwrap();
+    let decoder = model.language.decoder.as_ref();
     let ids: Vec<u32> = (0..60).map(|i| i * 7 % 300).collect();
     let rows = decoder.embed(&ids).unwrap();
-    let whole = prefill::read(decoder, &rows, &Interrupt::default()).unwrap();
-    let fork = decoder.fork().unwrap();
-    decoder.truncate(0);
-    for chunk in rows.chunks(7 * decoder.hidden()) {
-        prefill::read(decoder, chunk, &Interrupt::default()).unwrap();
-    }
-    decoder.evict(50..60).unwrap();
-    assert!(decoder.evict(3..5).is_err());
+    let span = || Span::new(decoder.shape(), KvPrecision::F32, 60);
+    let mut whole = span();
+    let states = decoder.read(&[], Place { own: &mut whole, start: 0 }, &rows, None).unwrap();
+    // The same rows as three spans, the last one in pieces of 7 and then one by one.
+    let (mut a, mut b, mut c) = (span(), span(), span());
+    let at = |row: usize| row * decoder.hidden();
+    decoder.read(&[], Place { own: &mut a, start: 0 }, &rows[..at(13)], None).unwrap();
+    let past = [Past { span: &a, start: 0 }];
+    decoder.read(&past, Place { own: &mut b, start: 13 }, &rows[at(13)..at(31)], None).unwrap();
+    let past = [past[0], Past { span: &b, start: 13 }];
     let mut pieces = Vec::new();
-    for id in &ids[50..] {
-        pieces = decoder.step(*id).unwrap();
+    for piece in rows[at(31)..at(52)].chunks(at(7)).chain(rows[at(52)..].chunks(at(1))) {
+        pieces = decoder.read(&past, Place { own: &mut c, start: 31 }, piece, None).unwrap();
     }
-    assert_eq!((whole.len(), decoder.len(), fork.len()), (decoder.vocab(), 60, 60));
-    let off = whole.iter().zip(&pieces).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
+    assert_eq!((whole.len(), a.len(), b.len(), c.len()), (60, 13, 18, 29));
+    let off = states[at(59)..].iter().zip(&pieces).map(|(a, b)| (a - b).abs()).fold(0.0, f32::max);
     assert!(off < 1e-4, "{off}");
+    assert_eq!(decoder.logits(&pieces).unwrap().len(), decoder.vocab());
+    // What cannot be is refused, and the span stays usable.
+    assert!(decoder.read(&past, Place { own: &mut c, start: 12 }, &rows[..at(1)], None).is_err());
+    assert!(decoder.read(&past, Place { own: &mut c, start: 31 }, &rows, None).is_err(), "there is no room");
+    assert_eq!(c.len(), 29);
 }
 
 /// Tolerance between the engines on one graph in f32.

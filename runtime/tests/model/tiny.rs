@@ -17,7 +17,7 @@ use utr_models::text::{Tokenizer, save_tokenizer, stop_tokens, train_bpe, world_
 use utr_models::weights::{self, Init, Weights};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
-use utr_runtime::pipeline::Pipeline;
+use utr_runtime::pipeline::{Pipeline, Settings};
 
 /// A folder that holds `hf/` and `bundle/`.
 pub struct Tiny {
@@ -157,7 +157,8 @@ impl Tiny {
     }
 
     pub fn pipeline(&self, folder: &Path, frames: usize) -> Pipeline {
-        Pipeline::new(Model::open(folder, None).unwrap(), frames, Interrupt::default())
+        Pipeline::new(Model::open(folder, None).unwrap(), &Settings::exact(frames), Interrupt::default())
+            .unwrap()
     }
 }
 
