@@ -123,7 +123,12 @@ impl Preprocessor {
 
     /// Resizes to this preprocessor's size and returns normalised (3, H, W) pixels.
     pub fn frame_pixels(&self, frame: &RgbFrame) -> Result<Vec<f32>> {
-        Ok(self.pixels(&resize(frame, (self.height, self.width), Filter::Bicubic)?))
+        Ok(self.pixels(&self.picture(frame)?))
+    }
+
+    /// The picture as the tower sees it: resized, not yet normalised. Resizing it again changes nothing.
+    pub fn picture(&self, frame: &RgbFrame) -> Result<RgbFrame> {
+        resize(frame, (self.height, self.width), Filter::Bicubic)
     }
 
     /// Normalises a frame as it is, without resizing: (3, height, width), `(byte * rescale - mean) / std`.

@@ -32,6 +32,8 @@ pub mod evidence;
 
 pub mod report;
 
+pub mod session;
+
 pub mod ask;
 pub mod budget;
 pub mod bundle;
@@ -39,6 +41,7 @@ pub mod doctor;
 
 pub mod error;
 pub mod interrupt;
+pub mod latest;
 pub mod load;
 
 pub use error::{Error, Result};

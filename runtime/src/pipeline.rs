@@ -14,7 +14,7 @@ use crate::answer::{Answer, Answerer, Question};
 use crate::capture::{self, CaptureOptions, Frame};
 use crate::decode::KvPrecision;
 use crate::encode::{VisionEncoder, encode_frames};
-use crate::error::Result;
+use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::prefill::{Prefill, Reading};
@@ -57,6 +57,19 @@ pub struct View {
     pub capture_ms: f64,
     /// Time spent on encoding since the previous view.
     pub encode_ms: f64,
+}
+
+/// What became of a frame.
+#[derive(Clone, Debug)]
+pub struct Look {
+    /// Encoded.
+    pub frame: Arc<EncodedFrame>,
+    /// False where it was dropped because answers pin the memory.
+    pub taken: bool,
+    /// Resizing and encoding.
+    pub encode_ms: f64,
+    /// Reading it in the modes that read ahead.
+    pub prefill_ms: f64,
 }
 
 /// The side that takes frames in: encoder, window, prefill.
@@ -129,6 +142,23 @@ impl Seeing {
         let encoded = encode_frames(self.encoder.as_mut(), frames, &self.interrupt)?;
         self.encode_ms += ms(began);
         encoded.into_iter().try_for_each(|frame| self.take(frame).map(drop))
+    }
+
+    /// Takes one frame as it comes, and says what that cost.
+    ///
+    /// # Errors
+    /// As [`Seeing::see`]; the window is then as before.
+    pub fn look(&mut self, frame: &Arc<Frame>) -> Result<Look> {
+        let began = Instant::now();
+        let encoded = encode_frames(self.encoder.as_mut(), std::slice::from_ref(frame), &self.interrupt)?;
+        let encode_ms = ms(began);
+        self.encode_ms += encode_ms;
+        let Some(encoded) = encoded.into_iter().next() else {
+            return Err(Error::encoder(self.encoder.name(), "gave no tokens for a frame"));
+        };
+        let began = Instant::now();
+        let taken = self.take(Arc::clone(&encoded))?;
+        Ok(Look { frame: encoded, taken, encode_ms, prefill_ms: ms(began) })
     }
 
     /// Takes an encoded frame; false where it had to be dropped because answers pin the memory.

@@ -7,6 +7,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use heapless::Deque;
+use utr_models::RgbFrame;
 
 use crate::capture::Stamp;
 
@@ -20,6 +21,8 @@ pub struct EncodedFrame {
     pub stamp: Stamp,
     /// When it reached this process.
     pub captured: Instant,
+    /// The picture as the encoder saw it; encoding it again gives the same tokens.
+    pub picture: RgbFrame,
     /// (tokens per frame, hidden) visual tokens.
     pub tokens: Vec<f32>,
 }
@@ -101,7 +104,8 @@ mod tests {
 
     fn frame(index: usize) -> Arc<EncodedFrame> {
         let stamp = Stamp { index, pts_ms: index as u64 * 10 };
-        Arc::new(EncodedFrame { stamp, captured: Instant::now(), tokens: vec![index as f32] })
+        let picture = RgbFrame::new(1, 1, vec![0; 3]).unwrap();
+        Arc::new(EncodedFrame { stamp, captured: Instant::now(), picture, tokens: vec![index as f32] })
     }
 
     proptest! {

@@ -10,6 +10,7 @@ mod gst;
 #[cfg(not(feature = "gst"))]
 #[path = "gst_disabled.rs"]
 mod gst;
+pub mod live;
 mod pattern;
 
 use std::time::{Duration, Instant};

@@ -115,9 +115,11 @@ pub fn encode_frames(
     let mut encoded = Vec::with_capacity(distinct.len());
     for batch in distinct.chunks(BATCH) {
         interrupt.check()?;
-        let mut pixels = Vec::new();
+        let (mut pixels, mut pictures) = (Vec::new(), Vec::new());
         for frame in batch {
-            pixels.extend(encoder.preprocessing().frame_pixels(&frame.image)?);
+            let picture = encoder.preprocessing().picture(&frame.image)?;
+            pixels.extend(encoder.preprocessing().pixels(&picture));
+            pictures.push(picture);
         }
         let tokens = encoder.encode(&pixels, batch.len())?;
         let per_frame = encoder.tokens_per_frame() * encoder.hidden();
@@ -126,10 +128,11 @@ pub fn encode_frames(
                 format!("returned {} values for {} frames of {per_frame}", tokens.len(), batch.len());
             return Err(Error::encoder(encoder.name(), reason));
         }
-        for (frame, tokens) in batch.iter().zip(tokens.chunks_exact(per_frame.max(1))) {
-            let frame =
-                EncodedFrame { stamp: frame.stamp, captured: frame.captured, tokens: tokens.to_vec() };
-            encoded.push(Arc::new(frame));
+        for ((frame, picture), tokens) in
+            batch.iter().zip(pictures).zip(tokens.chunks_exact(per_frame.max(1)))
+        {
+            let (stamp, captured, tokens) = (frame.stamp, frame.captured, tokens.to_vec());
+            encoded.push(Arc::new(EncodedFrame { stamp, captured, picture, tokens }));
         }
     }
     // Spread the distinct frames over the repeats.

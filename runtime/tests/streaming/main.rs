@@ -12,6 +12,7 @@ use proptest::prelude::*;
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use reference::{Reference, Stream};
+use utr_models::RgbFrame;
 use utr_models::config::TextConfig;
 use utr_models::manifest::WindowMode;
 use utr_models::qwen2::Qwen2;
@@ -103,7 +104,8 @@ impl Bench {
     fn frame(&mut self, index: usize) -> Arc<EncodedFrame> {
         let tokens = self.rows(self.case.tokens);
         let stamp = Stamp { index, pts_ms: index as u64 * 500 };
-        Arc::new(EncodedFrame { stamp, captured: Instant::now(), tokens })
+        let picture = RgbFrame::new(1, 1, vec![0; 3]).unwrap();
+        Arc::new(EncodedFrame { stamp, captured: Instant::now(), picture, tokens })
     }
 
     fn prefill(&self, mode: WindowMode) -> Prefill {

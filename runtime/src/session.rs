@@ -1,0 +1,371 @@
+//! A live session: one source, one window, any number of questions, for months.
+//!
+//! Comes in: a model, a source, questions from any thread. Goes out: answers, and what is going on. One thread takes the
+//! newest frame, encodes it and reads it; another answers, one question at a time, about the view that the window had when the question's turn came, so
+//! that neither waits for the other. Questions wait in a bounded queue. What breaks stays in its frame or its question: it is counted and named, and
+//! the session goes on. Nothing is printed, and no network is known here.
+
+use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::thread::JoinHandle;
+use std::time::{Duration, Instant};
+
+use crate::answer::{Answer, Answerer, Question};
+use crate::capture::Frame;
+use crate::capture::live::{Live, LiveOptions, LiveStatus, Next};
+use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
+use crate::load::{Language, Model};
+use crate::pipeline::{Look, Seeing, Settings, View};
+use crate::source::Source;
+
+/// Longest wait before a thread looks whether it should end.
+const TICK: Duration = Duration::from_millis(50);
+
+/// Told of everything that happens, on the thread where it happens; must be quick.
+pub trait Observer: Send + Sync {
+    /// A frame was encoded, and taken into the window or dropped.
+    fn frame(&self, _frame: &Frame, _look: &Look) {}
+
+    /// A question was answered, or not.
+    fn answer(&self, _question: &Question, _outcome: &Result<Answer>) {}
+}
+
+/// How a session runs.
+#[derive(Clone)]
+pub struct SessionOptions {
+    /// How the window is followed.
+    pub settings: Settings,
+    /// How the source is kept alive.
+    pub live: LiveOptions,
+    /// Questions that may wait beside the one being answered.
+    pub queue: usize,
+    /// Told of everything.
+    pub observers: Vec<Arc<dyn Observer>>,
+}
+
+/// A question on its way.
+pub struct Job {
+    /// What is asked.
+    pub question: Question,
+    /// From [`Session::cancel_flag`]; raised when nobody waits for the answer any more, it ends it between two tokens.
+    pub cancel: Interrupt,
+    /// Gets the text piece by piece.
+    pub on_text: Box<dyn FnMut(&str) -> Result<()> + Send>,
+    /// Gets the outcome and the view it stands on.
+    pub done: Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>,
+}
+
+/// Why a question was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Refused {
+    /// As many wait as may.
+    Busy,
+    /// The session has ended.
+    Ended,
+}
+
+/// What a session counts.
+#[derive(Clone, Debug)]
+pub struct Status {
+    /// The source, and what was lost before the window.
+    pub live: LiveStatus,
+    /// Frames that entered the window.
+    pub seen: u64,
+    /// Frames dropped because answers pinned the memory.
+    pub dropped_pinned: u64,
+    /// Frames that could not be encoded or read.
+    pub failed_frames: u64,
+    /// The newest failure of a frame.
+    pub last_error: Option<String>,
+    /// Frames in the window.
+    pub window: usize,
+    /// Questions waiting or being answered.
+    pub pending: u64,
+    /// When the newest frame entered the window.
+    pub newest: Option<Instant>,
+}
+
+#[derive(Default)]
+struct Shared {
+    view: Mutex<Seen>,
+    changed: Condvar,
+    dropped_pinned: AtomicU64,
+    failed_frames: AtomicU64,
+    pending: AtomicU64,
+}
+
+/// What the seeing thread has to show.
+#[derive(Default)]
+struct Seen {
+    view: Option<View>,
+    count: u64,
+    newest: Option<Instant>,
+    newest_frame: Option<Arc<Frame>>,
+    /// Set once no more frames will come.
+    ended: bool,
+    last_error: Option<String>,
+}
+
+impl Shared {
+    fn seen(&self) -> MutexGuard<'_, Seen> {
+        self.view.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+/// A running session. Dropping it ends its threads.
+pub struct Session {
+    live: Arc<Live>,
+    language: Arc<Language>,
+    shared: Arc<Shared>,
+    jobs: Option<SyncSender<Job>>,
+    stop: Interrupt,
+    threads: Vec<JoinHandle<()>>,
+}
+
+impl Session {
+    /// Opens the source and begins to look.
+    ///
+    /// # Errors
+    /// What no retry can cure about the source; what the model reports about the prompt.
+    pub fn start(
+        model: Model,
+        source: &Source,
+        options: SessionOptions,
+        interrupt: &Interrupt,
+    ) -> Result<Self> {
+        let stop = interrupt.child();
+        let Model { encoder, language } = model;
+        let answerer = Answerer::new(Arc::clone(&language), options.settings.kv);
+        let seeing = Seeing::new(encoder, &language, &options.settings, stop.clone())?;
+        let mut live_options = options.live;
+        live_options.capture.interrupt = stop.clone();
+        let live = Arc::new(Live::start(source, live_options)?);
+        let shared = Arc::new(Shared::default());
+        let (jobs, waiting) = sync_channel(options.queue);
+        let look = {
+            let (live, shared, stop) = (Arc::clone(&live), Arc::clone(&shared), stop.clone());
+            let observers = options.observers.clone();
+            move || look(&live, seeing, &shared, &observers, &stop)
+        };
+        let speak = {
+            let (shared, stop) = (Arc::clone(&shared), stop.clone());
+            let observers = options.observers;
+            move || speak(&waiting, answerer, &shared, &observers, &stop)
+        };
+        let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
+            std::thread::Builder::new()
+                .name(name.into())
+                .spawn(body)
+                .map_err(Error::io("a thread of the session"))
+        };
+        let threads = vec![thread("utr-look", Box::new(look))?, thread("utr-speak", Box::new(speak))?];
+        Ok(Self { live, language, shared, jobs: Some(jobs), stop, threads })
+    }
+
+    /// The model that answers.
+    pub fn language(&self) -> &Arc<Language> {
+        &self.language
+    }
+
+    /// A flag that stops one answer; the end of the session raises it too.
+    pub fn cancel_flag(&self) -> Interrupt {
+        self.stop.child()
+    }
+
+    /// Takes a question.
+    ///
+    /// # Errors
+    /// [`Refused`], with the job.
+    #[allow(clippy::result_large_err)]
+    pub fn submit(&self, job: Job) -> Result<(), (Refused, Job)> {
+        self.shared.pending.fetch_add(1, Ordering::SeqCst);
+        let sent = match &self.jobs {
+            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
+                TrySendError::Full(job) => (Refused::Busy, job),
+                TrySendError::Disconnected(job) => (Refused::Ended, job),
+            }),
+            None => Err((Refused::Ended, job)),
+        };
+        if sent.is_err() {
+            self.shared.pending.fetch_sub(1, Ordering::SeqCst);
+        }
+        sent
+    }
+
+    /// Asks and waits for the answer.
+    ///
+    /// # Errors
+    /// As [`Answerer::answer`]; [`Error::Argument`] where too many questions wait.
+    pub fn ask(&self, question: Question) -> Result<(Answer, Option<View>)> {
+        let (told, outcome) = sync_channel(1);
+        let job = Job {
+            question,
+            cancel: self.cancel_flag(),
+            on_text: Box::new(|_| Ok(())),
+            done: Box::new(move |outcome, view| {
+                let _ = told.send((outcome, view));
+            }),
+        };
+        self.submit(job).map_err(|(refused, _)| match refused {
+            Refused::Busy => Error::Argument("too many questions are waiting; ask again later".into()),
+            Refused::Ended => Error::Interrupted,
+        })?;
+        let (answer, view) = outcome.recv().map_err(|_| Error::Interrupted)?;
+        Ok((answer?, view))
+    }
+
+    /// The window now; none before the first frame.
+    pub fn view(&self) -> Option<View> {
+        self.shared.seen().view.clone()
+    }
+
+    /// The newest frame at source size, before any resizing.
+    pub fn newest_frame(&self) -> Option<Arc<Frame>> {
+        self.shared.seen().newest_frame.clone()
+    }
+
+    /// Waits until the window holds `frames`, or as many as will ever come; whether it does.
+    pub fn wait_for(&self, frames: usize, most: Duration) -> bool {
+        let end = Instant::now() + most;
+        let mut seen = self.shared.seen();
+        loop {
+            let held = seen.view.as_ref().map_or(0, |view| view.frames.len());
+            let left = end.saturating_duration_since(Instant::now());
+            if held >= frames || seen.ended || left.is_zero() || self.stop.requested() {
+                return held >= frames;
+            }
+            seen = self
+                .shared
+                .changed
+                .wait_timeout(seen, left.min(TICK))
+                .unwrap_or_else(PoisonError::into_inner)
+                .0;
+        }
+    }
+
+    /// Whether no more frames will come: a clip's end, or a source that cannot be cured. Questions are still answered.
+    pub fn ended(&self) -> bool {
+        self.shared.seen().ended
+    }
+
+    /// What is going on.
+    pub fn status(&self) -> Status {
+        let live = self.live.status();
+        let seen = self.shared.seen();
+        Status {
+            live,
+            seen: seen.count,
+            dropped_pinned: self.shared.dropped_pinned.load(Ordering::Relaxed),
+            failed_frames: self.shared.failed_frames.load(Ordering::Relaxed),
+            last_error: seen.last_error.clone(),
+            window: seen.view.as_ref().map_or(0, |view| view.frames.len()),
+            pending: self.shared.pending.load(Ordering::SeqCst),
+            newest: seen.newest,
+        }
+    }
+}
+
+impl Drop for Session {
+    fn drop(&mut self) {
+        self.stop.request();
+        self.jobs = None;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
+    }
+}
+
+/// The seeing thread.
+fn look(live: &Live, mut seeing: Seeing, shared: &Shared, observers: &[Arc<dyn Observer>], stop: &Interrupt) {
+    while !stop.requested() {
+        let frame = match live.next(TICK) {
+            Next::Frame(frame) => frame,
+            Next::Quiet => continue,
+            Next::Ended => break,
+            Next::Failed(error) => {
+                shared.seen().last_error = Some(error.to_string());
+                break;
+            }
+        };
+        let looked = catch_unwind(AssertUnwindSafe(|| seeing.look(&frame)));
+        match looked.unwrap_or_else(|_| Err(Error::Decoder("encoding or reading a frame panicked".into()))) {
+            Ok(look) => {
+                if !look.taken {
+                    shared.dropped_pinned.fetch_add(1, Ordering::Relaxed);
+                }
+                observers.iter().for_each(|observer| observer.frame(&frame, &look));
+                publish(live, &mut seeing, shared, frame, look.taken);
+            }
+            Err(Error::Interrupted) => break,
+            Err(error) => {
+                shared.failed_frames.fetch_add(1, Ordering::Relaxed);
+                shared.seen().last_error = Some(error.to_string());
+            }
+        }
+    }
+    shared.seen().ended = true;
+    shared.changed.notify_all();
+}
+
+fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>, taken: bool) {
+    let mut view = seeing.view();
+    let status = live.status();
+    view.dropped += status.dropped_source + status.dropped_handover;
+    let mut seen = shared.seen();
+    if let Some(before) = &seen.view {
+        // Times go with the next answer.
+        view.capture_ms += before.capture_ms;
+        view.encode_ms += before.encode_ms;
+    }
+    seen.count += u64::from(taken);
+    seen.view = Some(view);
+    seen.newest = Some(Instant::now());
+    seen.newest_frame = Some(frame);
+    drop(seen);
+    shared.changed.notify_all();
+}
+
+/// The answering thread.
+fn speak(
+    waiting: &Receiver<Job>,
+    mut answerer: Answerer,
+    shared: &Shared,
+    observers: &[Arc<dyn Observer>],
+    stop: &Interrupt,
+) {
+    while !stop.requested() {
+        let mut job = match waiting.recv_timeout(TICK) {
+            Ok(job) => job,
+            Err(RecvTimeoutError::Timeout) => continue,
+            Err(RecvTimeoutError::Disconnected) => break,
+        };
+        let view = {
+            let mut seen = shared.seen();
+            let view = seen.view.clone();
+            if let Some(shown) = seen.view.as_mut() {
+                (shown.capture_ms, shown.encode_ms) = (0.0, 0.0);
+            }
+            view
+        };
+        let outcome = match &view {
+            None => Err(Error::Argument(nothing_seen(shared))),
+            Some(view) => catch_unwind(AssertUnwindSafe(|| {
+                answerer.answer(view, &job.question, &job.cancel, &mut *job.on_text)
+            }))
+            .unwrap_or_else(|_| Err(Error::Decoder("answering panicked; the session goes on".into()))),
+        };
+        observers.iter().for_each(|observer| observer.answer(&job.question, &outcome));
+        (job.done)(outcome, view);
+        shared.pending.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+fn nothing_seen(shared: &Shared) -> String {
+    match &shared.seen().last_error {
+        Some(error) => format!("no frame has come yet: {error}"),
+        None => "no frame has come yet; ask again once the source delivers".into(),
+    }
+}
