@@ -133,22 +133,29 @@ impl Qwen2 {
             max_positions: e.context_length,
             tied: e.tied,
         };
-        let mut take = |name: String| {
+        Self::quantized(config, |name| {
             let reason = || Error::Tensor {
-                name: name.clone(),
+                name: name.into(),
                 file: path.as_ref().to_path_buf(),
                 reason: "is missing".into(),
             };
-            tensors.remove(&name).ok_or_else(reason)
-        };
-        let table = take("token_embd.weight".into())?;
+            tensors.remove(name).ok_or_else(reason)
+        })
+    }
+
+    /// Builds a decoder from quantized matrices; `take` is asked once for each name of the GGUF architecture `qwen2`.
+    pub fn quantized(config: TextConfig, mut take: impl FnMut(&str) -> Result<QTensor>) -> Result<Self> {
+        let device = Device::Cpu;
+        let table = take("token_embd.weight")?;
         let embedding = table.dequantize(&device)?;
-        let block = |i: usize, take: &mut dyn FnMut(String) -> Result<QTensor>| -> Result<Block> {
-            let mut wide = |part: &str| Ok::<_, Error>(take(format!("blk.{i}.{part}"))?.dequantize(&device)?);
+        let block = |i: usize, take: &mut dyn FnMut(&str) -> Result<QTensor>| -> Result<Block> {
+            let mut wide =
+                |part: &str| Ok::<_, Error>(take(&format!("blk.{i}.{part}"))?.dequantize(&device)?);
             let (input_norm, post_norm) = (wide("attn_norm.weight")?, wide("ffn_norm.weight")?);
             let biases = [wide("attn_q.bias")?, wide("attn_k.bias")?, wide("attn_v.bias")?];
             let [bq, bk, bv] = biases.map(Some);
-            let mut map = |part: &str, bias| Linear::quantized(take(format!("blk.{i}.{part}.weight"))?, bias);
+            let mut map =
+                |part: &str, bias| Linear::quantized(take(&format!("blk.{i}.{part}.weight"))?, bias);
             Ok(Block {
                 input_norm,
                 q: map("attn_q", bq)?,
@@ -162,8 +169,8 @@ impl Qwen2 {
             })
         };
         let blocks = (0..config.layers).map(|i| block(i, &mut take)).collect::<Result<_>>()?;
-        let norm = take("output_norm.weight".into())?.dequantize(&device)?;
-        let head = if config.tied { table } else { take("output.weight".into())? };
+        let norm = take("output_norm.weight")?.dequantize(&device)?;
+        let head = if config.tied { table } else { take("output.weight")? };
         Ok(Self { config, embedding, blocks, norm, head: Linear::quantized(head, None)? })
     }
 

@@ -36,6 +36,10 @@ pub struct Cli {
 pub enum Command {
     /// Ask one or more questions about a clip
     Ask(AskArgs),
+    /// Ask with the real, the shuffled, the reversed and the single-frame window: was time used?
+    Probe(crate::probe::ProbeArgs),
+    /// Measure this machine with a model, beside what it could do at most
+    Bench(crate::bench::BenchArgs),
     /// Look into a bundle
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -283,13 +287,7 @@ impl Ask {
     /// # Errors
     /// [`Error::Argument`] for more frames than the model was trained for.
     pub fn settle(&self, model: &Defaults) -> Result<(Settings, Sampling, TokenSampling)> {
-        let frames = self.frames.unwrap_or(model.frames);
-        if frames > model.frames {
-            let most = model.frames;
-            return Err(Error::Argument(format!(
-                "--frames {frames}: this model was trained for 1 to {most} frames"
-            )));
-        }
+        let frames = frames(self.frames, model)?;
         let sampling = match self.rate {
             Rate::Open => Sampling::Default { fps: model.fps, frames },
             Rate::Uniform => Sampling::Uniform { frames },
@@ -298,6 +296,21 @@ impl Ask {
         let mode = self.mode.unwrap_or(WindowMode::Exact);
         let settings = Settings { frames, mode, kv: self.kv, system: self.system.clone() };
         Ok((settings, sampling, self.tokens.over(model.tokens)))
+    }
+}
+
+/// `--frames`, or what the model was trained for.
+///
+/// # Errors
+/// [`Error::Argument`] for none, more than 32, or more than the model was trained for.
+pub fn frames(typed: Option<usize>, model: &Defaults) -> Result<usize> {
+    let most = model.frames;
+    match typed {
+        None => Ok(most),
+        Some(frames) if (1..=most).contains(&frames) => Ok(frames),
+        Some(frames) => {
+            Err(Error::Argument(format!("--frames {frames}: this model was trained for 1 to {most} frames")))
+        }
     }
 }
 

@@ -35,6 +35,7 @@ pub mod report;
 pub mod session;
 
 pub mod ask;
+pub mod bench;
 pub mod budget;
 pub mod bundle;
 pub mod doctor;
@@ -43,5 +44,6 @@ pub mod error;
 pub mod interrupt;
 pub mod latest;
 pub mod load;
+pub mod probe;
 
 pub use error::{Error, Result};

@@ -18,7 +18,7 @@ use utr_runtime::capture::CaptureOptions;
 use utr_runtime::cli::{self, BundleCommand, Cli, Command, DoctorArgs};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bundle, doctor, load};
+use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -61,6 +61,19 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             let resolved = arguments.resolve()?;
             let folder = bundle_folder(resolved.bundle.clone())?;
             ask::run(&resolved, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Probe(arguments) => {
+            let folder = bundle_folder(arguments.bundle.clone())?;
+            probe::run(&arguments, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Bench(arguments) => {
+            let folder = match arguments.random {
+                Some(_) => PathBuf::new(),
+                None => bundle_folder(arguments.bundle.clone())?,
+            };
+            bench::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Bundle(BundleCommand::Inspect { dir, json }) => {

@@ -16,6 +16,9 @@ use super::span::Span;
 /// Query rows handled at once: bounds the scores held.
 const TILE: usize = 128;
 
+/// Multiplications below which one core does all.
+const ALONE: usize = 1 << 20;
+
 /// A span read before, and where it stands.
 #[derive(Clone, Copy, Debug)]
 pub struct Past<'a> {
@@ -122,10 +125,17 @@ impl Attention<'_> {
             .flat_map(|head| (0..rows).step_by(TILE).map(move |first| (head, first)))
             .collect();
         let wanted = mass.is_some();
-        let done: Vec<(Vec<f32>, Vec<f32>)> = tiles
-            .par_iter()
-            .map(|(head, first)| self.tile(queries, n, *head, *first..(*first + TILE).min(rows), wanted))
-            .collect();
+        let tile = |(head, first): &(usize, usize)| {
+            self.tile(queries, n, *head, *first..(*first + TILE).min(rows), wanted)
+        };
+        let seen: usize = self.past.iter().map(|past| past.span.len()).sum();
+        let work = self.heads * n * (seen + self.held + n) * dim;
+        // A small model's step is done before another core has woken up.
+        let done: Vec<(Vec<f32>, Vec<f32>)> = if work < ALONE {
+            tiles.iter().map(tile).collect()
+        } else {
+            tiles.par_iter().map(tile).collect()
+        };
         let mut out = vec![0.0; n * width];
         for ((head, first), (mixed, _)) in tiles.iter().zip(&done) {
             for (place, values) in mixed.chunks_exact(dim.max(1)).enumerate() {
