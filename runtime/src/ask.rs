@@ -26,7 +26,8 @@ pub fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.encoder)?;
-    let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
+    let options =
+        CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let (frames, frame_sampling, sampling) = ask.settle(&model.defaults)?;
     let mut pipeline = Pipeline::new(model, frames, interrupt.clone());
     let mut asked = Instant::now();

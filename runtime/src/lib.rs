@@ -29,12 +29,14 @@ pub mod decode;
 pub mod answer;
 
 pub mod ask;
+pub mod board;
 pub mod budget;
 pub mod bundle;
 pub mod doctor;
 
 pub mod error;
 pub mod interrupt;
+pub mod latest;
 pub mod load;
 
 pub use error::{Error, Result};

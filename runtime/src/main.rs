@@ -76,8 +76,11 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
 
 fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
     let source = arguments.source.as_deref().map(Source::parse).transpose()?;
-    let options =
-        CaptureOptions { timeout: cli::timeout(arguments.capture_timeout)?, interrupt: interrupt.clone() };
+    let options = CaptureOptions {
+        timeout: cli::timeout(arguments.capture_timeout)?,
+        interrupt: interrupt.clone(),
+        ..CaptureOptions::default()
+    };
     let report = doctor::examine(source.as_ref(), bundle_folder(arguments.bundle), &options);
     if arguments.json {
         serde_json::to_writer(&mut *out, &report)?;
