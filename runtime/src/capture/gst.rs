@@ -108,7 +108,8 @@ fn present(element: &str) -> bool {
 /// A pipeline as a user could run it: the source's address in the place of its name, decoder and tail joined.
 fn described(text: &str, address: &str) -> String {
     let text = text.replacen("name=utr_source", address, 1).replace("  videoconvert", " ! videoconvert");
-    [" name=utr_decode", " name=utr_head"].iter().fold(text, |text, name| text.replace(name, ""))
+    let text = [" name=utr_decode", " name=utr_head"].iter().fold(text, |text, name| text.replace(name, ""));
+    text.replace("  ", " ")
 }
 
 fn unnamed(origin: String) -> Error {
@@ -172,4 +173,36 @@ fn link_picture(
         && bin.link(head).is_ok()
         && bin.static_pad("sink").is_some_and(|sink| pad.link(&sink).is_ok());
     linked && bin.sync_state_with_parent().is_ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::{Duration, Instant};
+
+    use super::*;
+
+    #[test]
+    fn a_closed_pipeline_is_freed() {
+        for live in [false, true] {
+            let text = format!(
+                "videotestsrc name=utr_source is-live={live} num-buffers=4 ! {DECODE}  {}",
+                tail(Some(Flip::Vertical))
+            );
+            let pipeline = launch("test", &text).unwrap();
+            let held = pipeline.downgrade();
+            let others = link_decoder("test", &pipeline, &Board::named("jetson-orin-nano").unwrap()).unwrap();
+            let (origin, description) = (String::new(), described(&text, "pattern=0"));
+            assert!(!description.contains("utr_head") && !description.contains("  "), "{description}");
+            let built = Built { origin, description, pipeline, total: None, others, remedy: "" };
+            let mut capture = start(built, &CaptureOptions::default()).unwrap();
+            assert_eq!(capture.live(), live);
+            capture.advance().unwrap().unwrap();
+            drop(capture);
+            let began = Instant::now();
+            while held.upgrade().is_some() {
+                assert!(began.elapsed() < Duration::from_secs(20), "something holds the closed pipeline");
+                std::thread::sleep(Duration::from_millis(10));
+            }
+        }
+    }
 }

@@ -173,7 +173,7 @@ impl GstCapture {
                 gst::MessageView::Error(error) if found.is_none() => {
                     let element = error.src().map(|src| src.path_string().to_string()).unwrap_or_default();
                     let element = element.rsplit('/').next().unwrap_or_default().to_string();
-                    let detail = error.debug().map(|text| first_line(&text)).unwrap_or_default();
+                    let detail = error.debug().map(|text| detail(&text)).unwrap_or_default();
                     self.final_error =
                         error.error().kind::<gst::ResourceError>() == Some(gst::ResourceError::NotAuthorized);
                     found = Some(scrub(&format!("{element}: {} ({detail})", error.error())));
@@ -297,6 +297,8 @@ fn packed(sample: &gst::Sample) -> Result<RgbFrame, String> {
     RgbFrame::new(width, height, data).map_err(|error| error.to_string())
 }
 
-fn first_line(text: &str) -> String {
-    text.lines().next().unwrap_or_default().to_string()
+/// What an element says beside its message: the lines after the one that names its source file, if there are any.
+fn detail(text: &str) -> String {
+    let (place, words) = text.split_once('\n').unwrap_or((text, ""));
+    (if words.trim().is_empty() { place } else { words }).trim().replace('\n', " ")
 }
