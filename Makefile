@@ -8,6 +8,7 @@ SHELL := /bin/bash
 .PHONY: help demo test test-peers onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
+	libgstrtspserver-1.0-dev \
 	gstreamer1.0-plugins-base gstreamer1.0-plugins-good gstreamer1.0-plugins-ugly gstreamer1.0-libav gstreamer1.0-tools
 VENV := .venv
 TARGET := $(or $(CARGO_TARGET_DIR),target)

@@ -17,6 +17,7 @@ mod onnx_file;
 pub mod ops;
 pub mod preprocess;
 pub mod prompt;
+pub mod quantized;
 pub mod qwen2;
 pub mod text;
 pub mod vision;

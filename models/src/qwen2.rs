@@ -7,27 +7,24 @@
 use crate::config::TextConfig;
 use crate::error::{Error, Result};
 use crate::ops::{self, Packing, Rope, Sequence};
+use crate::quantized::Quantized;
 use crate::vision::take;
 use crate::weights::Weights;
-use candle_core::quantized::{QMatMul, QTensor};
-use candle_core::{Device, Module, Tensor};
+use candle_core::quantized::QTensor;
+use candle_core::{Device, Tensor};
 use std::path::Path;
 use std::sync::Arc;
 
 /// A map, dense or quantized.
 enum Linear {
     Dense { weight: Tensor, bias: Option<Tensor> },
-    Quantized { weight: QMatMul, bias: Option<Tensor> },
+    Quantized { weight: Quantized, bias: Option<Tensor> },
 }
 
 impl Linear {
     fn dense(weights: &Weights, name: &str, bias: bool) -> Result<Self> {
         let bias = if bias { Some(take(weights, &format!("{name}.bias"))?) } else { None };
         Ok(Self::Dense { weight: take(weights, &format!("{name}.weight"))?, bias })
-    }
-
-    fn quantized(weight: QTensor, bias: Option<Tensor>) -> Result<Self> {
-        Ok(Self::Quantized { weight: QMatMul::from_qtensor(weight)?, bias })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
@@ -42,6 +39,12 @@ impl Linear {
             }
         }
     }
+}
+
+/// Token embeddings, dense or as the file has them.
+enum Embedding {
+    Dense(Tensor),
+    Quantized(Quantized),
 }
 
 /// One block.
@@ -92,7 +95,7 @@ impl Block {
 /// The decoder with its weights.
 pub struct Qwen2 {
     config: TextConfig,
-    embedding: Tensor,
+    embedding: Embedding,
     blocks: Vec<Block>,
     norm: Tensor,
     head: Linear,
@@ -108,14 +111,14 @@ impl Qwen2 {
         };
         Ok(Self {
             config: config.clone(),
-            embedding,
+            embedding: Embedding::Dense(embedding),
             blocks: (0..config.layers).map(|i| Block::new(weights, i)).collect::<Result<_>>()?,
             norm: take(weights, "language_model.norm.weight")?,
             head,
         })
     }
 
-    /// Loads a quantized decoder. Matrices stay as the file has them; the embedding table is widened to f32.
+    /// Loads a quantized decoder. Matrices stay as the file has them.
     pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
         let device = Device::Cpu;
         let crate::gguf::DecoderFile { config: e, mut tensors, .. } =
@@ -146,16 +149,17 @@ impl Qwen2 {
     /// Builds a decoder from quantized matrices; `take` is asked once for each name of the GGUF architecture `qwen2`.
     pub fn quantized(config: TextConfig, mut take: impl FnMut(&str) -> Result<QTensor>) -> Result<Self> {
         let device = Device::Cpu;
-        let table = take("token_embd.weight")?;
-        let embedding = table.dequantize(&device)?;
+        let table = Quantized::new(take("token_embd.weight")?)?;
         let block = |i: usize, take: &mut dyn FnMut(&str) -> Result<QTensor>| -> Result<Block> {
             let mut wide =
                 |part: &str| Ok::<_, Error>(take(&format!("blk.{i}.{part}"))?.dequantize(&device)?);
             let (input_norm, post_norm) = (wide("attn_norm.weight")?, wide("ffn_norm.weight")?);
             let biases = [wide("attn_q.bias")?, wide("attn_k.bias")?, wide("attn_v.bias")?];
             let [bq, bk, bv] = biases.map(Some);
-            let mut map =
-                |part: &str, bias| Linear::quantized(take(&format!("blk.{i}.{part}.weight"))?, bias);
+            let mut map = |part: &str, bias| {
+                let weight = Quantized::new(take(&format!("blk.{i}.{part}.weight"))?)?;
+                Ok::<_, Error>(Linear::Quantized { weight, bias })
+            };
             Ok(Block {
                 input_norm,
                 q: map("attn_q", bq)?,
@@ -170,8 +174,9 @@ impl Qwen2 {
         };
         let blocks = (0..config.layers).map(|i| block(i, &mut take)).collect::<Result<_>>()?;
         let norm = take("output_norm.weight")?.dequantize(&device)?;
-        let head = if config.tied { table } else { take("output.weight")? };
-        Ok(Self { config, embedding, blocks, norm, head: Linear::quantized(head, None)? })
+        let weight = if config.tied { table.clone() } else { Quantized::new(take("output.weight")?)? };
+        let head = Linear::Quantized { weight, bias: None };
+        Ok(Self { config, embedding: Embedding::Quantized(table), blocks, norm, head })
     }
 
     /// Sizes.
@@ -181,7 +186,7 @@ impl Qwen2 {
 
     /// The device the weights are on.
     pub fn device(&self) -> &Device {
-        self.embedding.device()
+        self.norm.device()
     }
 
     /// Token embeddings (n, hidden). An id outside the vocabulary is an error that names it.
@@ -192,7 +197,10 @@ impl Qwen2 {
                 self.config.vocab
             )));
         }
-        Ok(self.embedding.index_select(&Tensor::new(ids, self.device())?, 0)?)
+        match &self.embedding {
+            Embedding::Dense(table) => Ok(table.index_select(&Tensor::new(ids, self.device())?, 0)?),
+            Embedding::Quantized(table) => table.rows(ids),
+        }
     }
 
     /// Packed sequences (rows, hidden) to final-normed hidden rows, with gradients; positions as [`Sequence::positions`].

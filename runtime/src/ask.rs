@@ -26,7 +26,8 @@ pub fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.encoder)?;
-    let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
+    let options =
+        CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
     let mut pipeline = Pipeline::new(model, &settings, interrupt.clone())?;
     let mut asked = Instant::now();

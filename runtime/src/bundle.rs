@@ -163,9 +163,18 @@ fn golden_source(folder: &Path, text: &str) -> Result<Source> {
         Source::Path(path) => {
             Err(Error::Bundle(format!("a golden question points outside the bundle, to {}", path.display())))
         }
+        Source::Test(spec) if spec.live => {
+            Err(Error::Bundle("a golden question names a live picture, which never ends".into()))
+        }
         other @ (Source::Pattern(_) | Source::Test(_)) => Ok(other),
         Source::Gst(_) => {
             Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into()))
+        }
+        Source::Loop(_) | Source::V4l2 { .. } | Source::Csi { .. } | Source::Rtsp(_) | Source::Replay(_) => {
+            Err(Error::Bundle(
+                "a golden question needs a clip of the bundle or a drawn one, which is the same everywhere"
+                    .into(),
+            ))
         }
     }
 }

@@ -50,7 +50,7 @@ pub enum Command {
 /// `utr ask`, as typed.
 #[derive(Debug, Args)]
 pub struct AskArgs {
-    /// Where frames come from: a path or file://, test://NAME, pattern://NAME, gst://PIPELINE
+    /// Where frames come from: a path or file://, /dev/videoN, csi://N, rtsp://…, test://NAME, pattern://NAME, gst://PIPELINE
     #[arg(long, value_name = "URI")]
     pub source: String,
     /// The question; give it several times to ask several questions of the same frames

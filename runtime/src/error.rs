@@ -17,10 +17,18 @@ pub enum Error {
         /// What was found and what is accepted.
         reason: String,
     },
-    /// Frames could not be read from a source.
+    /// Frames could not be read from a source, and trying again does not help.
     #[error("reading frames from {origin}: {reason}")]
     Capture {
-        /// The file, folder or pattern.
+        /// The file, folder or pattern; without secrets.
+        origin: String,
+        /// What was found and what to do next; for GStreamer with the element's message and the pipeline.
+        reason: String,
+    },
+    /// A source that is set up right gives no frames: unplugged, busy, away, silent or broken. Opening it again may help.
+    #[error("reading frames from {origin}: {reason}")]
+    Lost {
+        /// The camera, file or address; without secrets.
         origin: String,
         /// What was found and what to do next; for GStreamer with the element's message and the pipeline.
         reason: String,
@@ -103,6 +111,11 @@ impl Error {
     /// An [`Error::Capture`] for `origin`.
     pub fn capture(origin: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Capture { origin: origin.into(), reason: reason.into() }
+    }
+
+    /// An [`Error::Lost`] for `origin`.
+    pub fn lost(origin: impl Into<String>, reason: impl Into<String>) -> Error {
+        Error::Lost { origin: origin.into(), reason: reason.into() }
     }
 
     /// An [`Error::Encoder`] that carries another library's message.

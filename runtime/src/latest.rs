@@ -120,7 +120,7 @@ impl<T> Latest<T> {
         wait: Duration,
         mut condition: impl FnMut(&Inside<T>) -> bool,
     ) -> MutexGuard<'_, Inside<T>> {
-        let end = Instant::now() + wait;
+        let end = Instant::now() + wait.min(Duration::from_secs(24 * 3600));
         let mut inside = self.lock();
         while condition(&inside) {
             let left = end.saturating_duration_since(Instant::now());

@@ -36,6 +36,7 @@ pub mod session;
 
 pub mod ask;
 pub mod bench;
+pub mod board;
 pub mod budget;
 pub mod bundle;
 pub mod doctor;

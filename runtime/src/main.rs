@@ -27,6 +27,12 @@ const FAILED: u8 = 2;
 const INTERRUPTED: u8 = 130;
 
 fn main() -> ExitCode {
+    // Frames are read while an answer is spoken: candle's own threads would make one wait for the other, spinning. Matrices are spread over
+    // cores by `utr_models::quantized`.
+    if std::env::var_os("CANDLE_NUM_THREADS").is_none() {
+        // SAFETY: nothing else runs yet that could read the environment.
+        unsafe { std::env::set_var("CANDLE_NUM_THREADS", "1") };
+    }
     let cli = Cli::parse();
     let interrupt = Interrupt::default();
     let handler = interrupt.clone();
@@ -89,8 +95,11 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
 
 fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
     let source = arguments.source.as_deref().map(Source::parse).transpose()?;
-    let options =
-        CaptureOptions { timeout: cli::timeout(arguments.capture_timeout)?, interrupt: interrupt.clone() };
+    let options = CaptureOptions {
+        timeout: cli::timeout(arguments.capture_timeout)?,
+        interrupt: interrupt.clone(),
+        ..CaptureOptions::default()
+    };
     let report = doctor::examine(source.as_ref(), bundle_folder(arguments.bundle), &options);
     if arguments.json {
         serde_json::to_writer(&mut *out, &report)?;

@@ -6,7 +6,7 @@ use std::path::Path;
 
 use super::{Capture, CaptureOptions};
 use crate::error::{Error, Result};
-use crate::source::PatternSpec;
+use crate::source::{CameraSpec, PatternSpec, RtspSpec};
 
 fn refuse<T>(origin: String) -> Result<T> {
     Err(Error::capture(
@@ -27,5 +27,20 @@ pub fn open_test(spec: &PatternSpec, _options: &CaptureOptions) -> Result<Box<dy
 
 /// A user's pipeline.
 pub fn open_pipeline(pipeline: &str, _options: &CaptureOptions) -> Result<Box<dyn Capture>> {
-    refuse(format!("gst://{pipeline}"))
+    refuse(format!("gst://{}", crate::source::secret::scrub(pipeline)))
+}
+
+/// A video device.
+pub fn open_v4l2(device: &Path, _camera: &CameraSpec, _options: &CaptureOptions) -> Result<Box<dyn Capture>> {
+    refuse(format!("v4l2://{}", device.display()))
+}
+
+/// A camera connector.
+pub fn open_csi(sensor: u32, _camera: &CameraSpec, _options: &CaptureOptions) -> Result<Box<dyn Capture>> {
+    refuse(format!("csi://{sensor}"))
+}
+
+/// A network camera.
+pub fn open_rtsp(spec: &RtspSpec, _options: &CaptureOptions) -> Result<Box<dyn Capture>> {
+    refuse(spec.shown())
 }

@@ -13,10 +13,12 @@ mod gst;
 pub mod live;
 mod pattern;
 
+use std::path::Path;
 use std::time::{Duration, Instant};
 
 use utr_models::RgbFrame;
 
+use crate::board::Board;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::source::Source;
@@ -33,11 +35,23 @@ pub struct CaptureOptions {
     pub timeout: Duration,
     /// Looked at while waiting.
     pub interrupt: Interrupt,
+    /// Whose elements are used; found out where it is not given.
+    pub board: Option<Board>,
+}
+
+impl CaptureOptions {
+    /// The board that was given, or the one this runs on.
+    ///
+    /// # Errors
+    /// Only for a profile that does not parse.
+    pub fn board(&self) -> Result<Board> {
+        self.board.clone().map_or_else(Board::detect, Ok)
+    }
 }
 
 impl Default for CaptureOptions {
     fn default() -> Self {
-        Self { timeout: Duration::from_secs(10), interrupt: Interrupt::default() }
+        Self { timeout: Duration::from_secs(10), interrupt: Interrupt::default(), board: None }
     }
 }
 
@@ -66,7 +80,8 @@ pub trait Capture: Send {
     /// Moves to the next frame; `None` at the end.
     ///
     /// # Errors
-    /// [`Error::Capture`] where the source breaks, holds no picture, or stays silent past the timeout.
+    /// [`Error::Lost`] where the source breaks, holds no picture, or stays silent past the timeout; [`Error::Capture`] where
+    /// something is missing to read it.
     fn advance(&mut self) -> Result<Option<Stamp>>;
 
     /// Copies the current picture out.
@@ -90,7 +105,8 @@ pub trait Capture: Send {
         false
     }
 
-    /// Frames lost between the source and this process, as far as the source numbers its frames (cameras do, files lose none).
+    /// Frames lost between the source and this process: those a source skipped in its own numbering, where it has one (cameras
+    /// do), and those that a live source delivered while nobody advanced. Files lose none.
     fn dropped(&self) -> u64 {
         0
     }
@@ -99,35 +115,43 @@ pub trait Capture: Send {
 /// Opens a source at its first frame.
 ///
 /// # Errors
-/// [`Error::Capture`] where it is missing, empty or unreadable, with what to do next.
+/// [`Error::Capture`] where it is missing, empty or unreadable, [`Error::Lost`] where a camera is not there now; with what to
+/// do next. [`Error::Interrupted`] where a stop was asked for while a device was being opened.
 pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture>> {
     match source {
-        Source::Path(path) => {
-            let kind = std::fs::metadata(path).map_err(|error| {
-                Error::capture(path.display().to_string(), format!("{error}; check the spelling of --source"))
-            })?;
-            if kind.is_dir() {
-                return Ok(Box::new(folder::FolderCapture::open(path)?));
-            }
-            if kind.is_file() && kind.len() == 0 {
-                return Err(Error::capture(
-                    path.display().to_string(),
-                    "the file is empty (0 bytes); record it again",
-                ));
-            }
-            if !kind.is_file() {
-                return Err(Error::capture(
-                    path.display().to_string(),
-                    "is neither a file nor a folder; read pipes and devices with gst://PIPELINE",
-                ));
-            }
-            if folder::is_picture(path) {
-                return Ok(Box::new(folder::FolderCapture::single(path)));
-            }
-            gst::open_file(path, options)
-        }
+        Source::Path(path) | Source::Loop(path) => open_path(path, options),
         Source::Pattern(spec) => Ok(Box::new(pattern::PatternCapture::open(spec)?)),
         Source::Test(spec) => gst::open_test(spec, options),
+        Source::V4l2 { device, camera } => gst::open_v4l2(device, camera, options),
+        Source::Csi { sensor, camera } => gst::open_csi(*sensor, camera, options),
+        Source::Rtsp(spec) => gst::open_rtsp(spec, options),
+        Source::Replay(path) => Err(Error::capture(
+            format!("replay://{}", path.display()),
+            "recordings are not read in this version; give the frames as a folder of pictures",
+        )),
         Source::Gst(pipeline) => gst::open_pipeline(pipeline, options),
     }
+}
+
+/// A video, a picture or a folder of pictures.
+fn open_path(path: &Path, options: &CaptureOptions) -> Result<Box<dyn Capture>> {
+    let origin = || path.display().to_string();
+    let kind = std::fs::metadata(path)
+        .map_err(|error| Error::capture(origin(), format!("{error}; check the spelling of --source")))?;
+    if kind.is_dir() {
+        return Ok(Box::new(folder::FolderCapture::open(path)?));
+    }
+    if kind.is_file() && kind.len() == 0 {
+        return Err(Error::capture(origin(), "the file is empty (0 bytes); record it again"));
+    }
+    if !kind.is_file() {
+        return Err(Error::capture(
+            origin(),
+            "is neither a file nor a folder; read pipes and devices with gst://PIPELINE",
+        ));
+    }
+    if folder::is_picture(path) {
+        return Ok(Box::new(folder::FolderCapture::single(path)));
+    }
+    gst::open_file(path, options)
 }

@@ -7,7 +7,7 @@ use gstreamer::prelude::*;
 use serde::Serialize;
 
 /// The elements this program's pipelines use, the Debian package that holds each, and whether every pipeline does.
-const ELEMENTS: [(&str, &str, bool); 7] = [
+const ELEMENTS: [(&str, &str, bool); 18] = [
     ("filesrc", "libgstreamer1.0-0", true),
     ("decodebin", "gstreamer1.0-plugins-base", true),
     ("videoconvert", "gstreamer1.0-plugins-base", true),
@@ -15,7 +15,21 @@ const ELEMENTS: [(&str, &str, bool); 7] = [
     ("appsink", "gstreamer1.0-plugins-base", true),
     ("videotestsrc", "gstreamer1.0-plugins-base", false),
     ("qtdemux", "gstreamer1.0-plugins-good", false),
+    ("v4l2src", "gstreamer1.0-plugins-good", false),
+    ("jpegdec", "gstreamer1.0-plugins-good", false),
+    ("rtspsrc", "gstreamer1.0-plugins-good", false),
+    ("rtph264depay", "gstreamer1.0-plugins-good", false),
+    ("rtph265depay", "gstreamer1.0-plugins-good", false),
+    ("h264parse", "gstreamer1.0-plugins-bad", false),
+    ("h265parse", "gstreamer1.0-plugins-bad", false),
+    ("jpegparse", "gstreamer1.0-plugins-bad", false),
+    ("nvarguscamerasrc", JETPACK, false),
+    ("nvv4l2decoder", JETPACK, false),
+    ("nvvidconv", JETPACK, false),
 ];
+
+/// Holds the elements of Jetson boards; in NVIDIA's package source, which their own system image brings.
+const JETPACK: &str = "nvidia-l4t-gstreamer nvidia-l4t-camera (Jetson boards only)";
 
 /// Codecs, the caps that name them, and the package that usually brings a decoder.
 const CODECS: [(&str, &str, &str); 7] = [
