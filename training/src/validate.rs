@@ -25,6 +25,7 @@ fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
         frames: (first..first + frames).map(|t| renderer.frame(t as f32)).collect(),
         turns: vec![posed.item.turn()],
         linked: false,
+        window: None,
     }
 }
 

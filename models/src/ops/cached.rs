@@ -59,7 +59,7 @@ impl CustomOp3 for CachedAttention {
             );
             for (i, row) in scores.chunks_exact_mut(keys).enumerate() {
                 let seen = keys - rows + i + 1;
-                softmax(&mut row[..seen], &mut []);
+                softmax([&mut row[..seen]]);
                 row[seen..].fill(0.0);
             }
             let values = View::rows(&v[kv_head..], kv_width);

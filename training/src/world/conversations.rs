@@ -182,7 +182,7 @@ pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let turns = turns(&script, posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
-    Sample { id, frames: drawn, turns, linked: false }
+    Sample { id, frames: drawn, turns, linked: false, window: None }
 }
 
 /// With every fact of a circle of three (colours, deeds) its two others: a suite asks one, training asks all.
