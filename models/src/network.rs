@@ -244,3 +244,7 @@ impl Plan {
         Ok(Self { order: rows.iter().map(place).collect(), rows: rows.len(), ids, sequences, labels })
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;
