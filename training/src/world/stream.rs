@@ -74,7 +74,8 @@ pub struct StreamItem {
     pub window: usize,
     /// The question.
     pub item: Item,
-    /// What only frames before the window showed, such as "red ball". Said in a reply to the question or to [`LEAK_PROBES`], it leaked.
+    /// What only frames before the window showed, such as "red ball". Said in a reply to the question or to [`LEAK_PROBES`], it may have leaked:
+    /// a model that saw the newest frames alone says some of these names by mistake, and how often it does is what to compare with.
     pub gone: BTreeSet<String>,
 }
 
