@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use candle_core::{Device, Result, Tensor, Var};
 use utr_bench::paired;
-use utr_models::ops::{self, Packing, Rope, Sequence, plain};
+use utr_models::ops::{self, Packing, Sequence, plain};
 
 const ROUNDS: usize = 7;
 
@@ -23,11 +23,9 @@ fn step(f: impl Fn() -> Result<Tensor>) {
 
 fn main() -> Result<()> {
     let (clips, width, mlp, heads, kv_heads) = (4, 128, 320, 4, 2);
-    let sequences = vec![Sequence { trunk: 136, branches: vec![24; 11] }; clips];
+    let sequences = vec![Sequence::new(136, vec![24; 11]); clips];
     let rows = sequences.iter().map(Sequence::rows).sum();
-    let rope =
-        Rope::new(sequences.iter().flat_map(|s| s.positions().collect::<Vec<_>>()), width / heads, 1e4);
-    let packing = Arc::new(Packing { sequences, causal: true, rope: Some(rope), heads, kv_heads });
+    let packing = Arc::new(Packing::decoder(sequences, [heads, kv_heads], width / heads, 1e4));
     let (x, w) = (var(&[rows, width])?, var(&[mlp, width])?);
     let (gate, up, scale) = (var(&[rows, mlp])?, var(&[rows, mlp])?, var(&[width])?);
     let (k, v) = (var(&[rows, width / 2])?, var(&[rows, width / 2])?);

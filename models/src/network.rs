@@ -6,7 +6,7 @@
 
 use crate::config::Config;
 use crate::error::{Error, Result};
-use crate::ops::{self, Label, Sequence};
+use crate::ops::{self, Label, Sequence, Stream};
 use crate::qwen2::Qwen2;
 use crate::vision::VisionTower;
 use crate::weights::{self, Weights};
@@ -54,6 +54,8 @@ pub struct Example {
     pub trunk: Span,
     /// Continuations that each see the trunk but not each other.
     pub branches: Vec<Span>,
+    /// Frames in view at a time: a longer clip is read as a stream through a rolling window (see [`Stream`]). None: all of them.
+    pub window: Option<usize>,
 }
 
 impl Network {
@@ -194,9 +196,16 @@ impl Plan {
                     "a prompt with {places} video placeholders came with {frames} frames"
                 )));
             }
-            let mut targets = Vec::new();
+            let (mut targets, mut stream) = (Vec::new(), None);
             for (id, weight) in example.trunk.ids.iter().zip(&example.trunk.weights) {
                 if *id == video_token {
+                    let of = |window| Stream {
+                        prefix: rows.len() - start,
+                        frame: tokens_per_frame,
+                        frames,
+                        window,
+                    };
+                    stream = example.window.filter(|window| frames > *window).map(of);
                     rows.extend((visual..visual + frames * tokens_per_frame).map(|v| Row::Visual(v as u32)));
                     rows.push(Row::Newline);
                     visual += frames * tokens_per_frame;
@@ -224,7 +233,7 @@ impl Plan {
                 labels.push(targets);
             }
             let branches = example.branches.iter().map(|b| b.ids.len()).collect();
-            sequences.push(Sequence { trunk: trunk_end - start, branches });
+            sequences.push(Sequence { trunk: trunk_end - start, branches, stream });
         }
         let (texts, visuals) = (ids.len() as u32, visual as u32);
         let place = |row: &Row| match row {
@@ -235,3 +244,7 @@ impl Plan {
         Ok(Self { order: rows.iter().map(place).collect(), rows: rows.len(), ids, sequences, labels })
     }
 }
+
+#[cfg(test)]
+#[path = "network_tests.rs"]
+mod tests;

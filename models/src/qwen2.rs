@@ -206,18 +206,7 @@ impl Qwen2 {
     /// Packed sequences (rows, hidden) to final-normed hidden rows, with gradients; positions as [`Sequence::positions`].
     pub fn forward_packed(&self, x: &Tensor, sequences: Vec<Sequence>) -> Result<Tensor> {
         let c = &self.config;
-        let rope = Rope::new(
-            sequences.iter().flat_map(|s| s.positions().collect::<Vec<_>>()),
-            c.head_dim,
-            c.rope_theta,
-        );
-        let packing = Arc::new(Packing {
-            sequences,
-            causal: true,
-            rope: Some(rope),
-            heads: c.heads,
-            kv_heads: c.kv_heads,
-        });
+        let packing = Arc::new(Packing::decoder(sequences, [c.heads, c.kv_heads], c.head_dim, c.rope_theta));
         let mut x = x.clone();
         for block in &self.blocks {
             x = block.forward(&x, c.rms_norm_eps, |q, k, v| Ok(ops::attend_packed(&q, &k, &v, &packing)?))?;

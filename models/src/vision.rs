@@ -190,13 +190,7 @@ impl VisionTower {
         let tokens = self.grid * self.grid;
         let rows = patches.dim(0)?;
         let n = rows / tokens;
-        let packing = Arc::new(Packing {
-            sequences: vec![Sequence::plain(tokens); n],
-            causal: false,
-            rope: None,
-            heads: self.heads,
-            kv_heads: self.heads,
-        });
+        let packing = Arc::new(Packing::tower(vec![Sequence::plain(tokens); n], self.heads));
         let x = ops::linear(patches, &self.patch_weight, Some(&self.patch_bias))?;
         let channels = x.dim(1)?;
         let x = x.reshape((n, tokens, channels))?.broadcast_add(&self.positions)?;

@@ -13,7 +13,7 @@ pub struct Turn {
     pub answer: String,
 }
 
-/// A clip of 1 to 32 frames with questions about it.
+/// A clip with questions about it.
 #[derive(Clone, Debug)]
 pub struct Sample {
     /// A name that is stable across runs.
@@ -24,4 +24,6 @@ pub struct Sample {
     pub turns: Vec<Turn>,
     /// Each turn sees those before it, as in one conversation; else each is asked of the clip alone.
     pub linked: bool,
+    /// Frames in view at a time; a clip of more frames is a stream, and its turns are about the newest of them. None: all frames are in view.
+    pub window: Option<usize>,
 }

@@ -6,8 +6,9 @@
 
 use crate::sample::Sample;
 use crate::train::encode::Encoder;
-use crate::world::suite::{Suite, SuitePair};
-use crate::world::{Posed, Renderer, STEPS};
+use crate::world::stream::StreamItem;
+use crate::world::suite::Suite;
+use crate::world::{Posed, Renderer, STEPS, Skill};
 use anyhow::{Context, Result, ensure};
 use std::collections::BTreeMap;
 use std::path::Path;
@@ -25,12 +26,20 @@ fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
         frames: (first..first + frames).map(|t| renderer.frame(t as f32)).collect(),
         turns: vec![posed.item.turn()],
         linked: false,
+        window: None,
     }
 }
 
-/// Some pairs of each skill of a suite.
+/// A stream of a suite, all of its frames.
+fn streamed(stream: StreamItem) -> Sample {
+    let turns = vec![stream.item.turn()];
+    Sample { id: stream.id, frames: stream.frames, turns, linked: false, window: Some(stream.window) }
+}
+
+/// Some pairs of each skill of a suite. Where the suite is one of streams, those are shown, whatever `frames` says.
 pub struct Validation {
-    pairs: Vec<SuitePair>,
+    suite: Suite,
+    pairs: Vec<(Skill, usize)>,
     frames: usize,
 }
 
@@ -41,13 +50,22 @@ impl Validation {
         let suite =
             Suite::load(path).with_context(|| format!("loading the validation suite {}", path.display()))?;
         let count = pairs.min(suite.pairs_per_skill);
-        let pairs = suite
-            .skills
-            .iter()
-            .flat_map(|skill| (0..count).map(|n| suite.pair(*skill, n)).collect::<Vec<_>>());
-        let shown =
-            |pair: &SuitePair| pair.twins.iter().all(|t| t.item.window[1] - t.item.window[0] < frames);
-        Ok(Self { pairs: pairs.filter(shown).collect(), frames })
+        let pairs = suite.skills.iter().flat_map(|skill| (0..count).map(|n| (*skill, n)).collect::<Vec<_>>());
+        let shown = |(skill, n): &(Skill, usize)| {
+            let fits = |posed: &Posed| posed.item.window[1] - posed.item.window[0] < frames;
+            suite.stream.is_some() || suite.pair(*skill, *n).twins.iter().all(fits)
+        };
+        Ok(Self { pairs: pairs.filter(shown).collect(), suite, frames })
+    }
+
+    fn twins(&self, skill: Skill, n: usize, size: u32) -> [Sample; 2] {
+        match self.suite.streams(skill, n) {
+            Some(streams) => streams.map(streamed),
+            None => {
+                let pair = self.suite.pair(skill, n);
+                pair.twins.map(|posed| sample(&posed, size, self.frames, &pair.id))
+            }
+        }
     }
 
     /// Share of right items per skill, on the given one-thread pools.
@@ -60,20 +78,16 @@ impl Validation {
         let next = AtomicUsize::new(0);
         let right: Mutex<BTreeMap<String, (usize, usize)>> = Mutex::default();
         let work = || -> Result<()> {
-            while let Some(pair) = self.pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
-                let examples = (pair.twins.iter())
-                    .map(|posed| {
-                        encoder.example(
-                            &sample(posed, network.config.vision.image_size as u32, self.frames, &pair.id),
-                            &network.vision,
-                        )
-                    })
-                    .collect::<Result<Vec<_>>>()?;
+            while let Some((skill, n)) = self.pairs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                let size = network.config.vision.image_size as u32;
+                let twins = self.twins(*skill, *n, size);
+                let example = |twin| encoder.example(twin, &network.vision);
+                let examples = twins.iter().map(example).collect::<Result<Vec<_>>>()?;
                 // Spans come as trunk and branch of each example; only branches have targets.
                 let said =
                     network.says(&examples)?.into_iter().skip(1).step_by(2).filter(|said| *said).count();
                 let mut right = right.lock().map_err(|_| anyhow::anyhow!("a validation worker panicked"))?;
-                let entry = right.entry(pair.skill.word().to_string()).or_default();
+                let entry = right.entry(skill.word().to_string()).or_default();
                 *entry = (entry.0 + said, entry.1 + examples.len());
             }
             Ok(())

@@ -16,6 +16,10 @@ const UTR_TRAIN: &str = env!("CARGO_BIN_EXE_utr-train");
 
 /// A recipe with one `align` and one `tune` stage of so many updates.
 fn recipe(folder: &Path, align: usize, tune: usize) -> PathBuf {
+    recipe_of(folder, align, tune, "frames = [[1, 1.0], [6, 1.0]]")
+}
+
+fn recipe_of(folder: &Path, align: usize, tune: usize, frames: &str) -> PathBuf {
     let stage = |kind: &str, steps: usize| {
         format!(
             r#"
@@ -25,7 +29,7 @@ kind = "{kind}"
 steps = {steps}
 micro_batch = 1
 accumulate = 2
-frames = [[1, 1.0], [6, 1.0]]
+{frames}
 schedule = {{ lr = 3e-3, muon = true }}
 mix = {{ skill_turns = 2, utr_turns = 1, caption_turns = 0, instruction_turns = 1 }}
 world = {{ min_objects = 1, max_objects = 2, max_occluders = 0, camera = false, textures = false, backdrops = false, large_only = true, held_out = "never" }}
@@ -115,6 +119,29 @@ fn the_first_stage_moves_the_projector_and_nothing_else() {
         before.iter().filter(|(name, t)| values(t) == values(&tuned[*name])).map(|(name, _)| name).collect();
     assert!(same.iter().all(|name| name.contains("post_layernorm")), "not moved by stage 2: {same:?}");
     assert_eq!(losses(&run).len(), 5);
+}
+
+#[test]
+fn a_run_on_streams_begins_from_a_model_and_learns() {
+    let folder = tempfile::tempdir().unwrap();
+    let first = folder.path().join("first");
+    let model = done(train("tune", &recipe(folder.path(), 0, 2), &first, "2").output().unwrap());
+    // Streams of 10 frames through a window of 4, beside clips that fit.
+    let recipe = recipe_of(folder.path(), 0, 40, "frames = [[4, 1.0], [10, 2.0]]\nwindow = 4");
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, format!("from = {:?}\n{text}", model.trim())).unwrap();
+    let run = folder.path().join("streams");
+    done(train("tune", &recipe, &run, "2").output().unwrap());
+    let weights = |folder: &Path| std::fs::read(folder.join("model.safetensors")).unwrap();
+    assert!(weights(&run.join("start")) == weights(Path::new(model.trim())), "it began elsewhere");
+    let losses: Vec<f64> = losses(&run).into_values().collect();
+    let mean = |losses: &[f64]| losses.iter().sum::<f64>() / losses.len() as f64;
+    let (early, late) = (mean(&losses[..5]), mean(&losses[35..]));
+    assert!(late < 0.75 * early, "the loss went from {early} to {late}");
+    let other = text.replace("decoder = [64, 96, 2, 4, 2]", "decoder = [64, 96, 3, 4, 2]");
+    std::fs::write(&recipe, format!("from = {:?}\n{other}", model.trim())).unwrap();
+    let refused = train("tune", &recipe, &folder.path().join("other"), "2").output().unwrap();
+    assert!(String::from_utf8_lossy(&refused.stderr).contains("other sizes"));
 }
 
 #[test]

@@ -7,57 +7,15 @@
 
 use super::activation::exp;
 use super::gemm::{View, gemm};
-use super::rope::Rope;
+use super::packing::{Block, Packing, Sequence};
 use super::{fused, plain, slice, with};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
 use std::sync::Arc;
 
-/// One clip with its questions: `trunk` rows, then each branch's rows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Sequence {
-    /// Rows that everything after them sees.
-    pub trunk: usize,
-    /// Rows of each branch.
-    pub branches: Vec<usize>,
-}
-
-impl Sequence {
-    /// A sequence without branches.
-    pub fn plain(rows: usize) -> Self {
-        Self { trunk: rows, branches: Vec::new() }
-    }
-
-    /// All rows.
-    pub fn rows(&self) -> usize {
-        self.trunk + self.branches.iter().sum::<usize>()
-    }
-
-    /// Positions of the rows: the trunk counts from zero, each branch goes on from the trunk's end.
-    pub fn positions(&self) -> impl Iterator<Item = u32> + '_ {
-        let branch = move |rows: &usize| (self.trunk..self.trunk + rows).map(|p| p as u32);
-        (0..self.trunk as u32).chain(self.branches.iter().flat_map(branch))
-    }
-}
-
-/// How rows fall into sequences, and how they may attend.
-#[derive(Clone, Debug)]
-pub struct Packing {
-    /// Sequences in row order.
-    pub sequences: Vec<Sequence>,
-    /// Rows see only themselves and earlier rows (decoder); otherwise all rows of their sequence (tower).
-    pub causal: bool,
-    /// Rotary positions, applied to queries and keys.
-    pub rope: Option<Rope>,
-    /// Query heads.
-    pub heads: usize,
-    /// Key and value heads.
-    pub kv_heads: usize,
-}
-
 /// `softmax(q kᵀ / sqrt(dim)) v` within each sequence of the packing.
 pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Arc<Packing>) -> Result<Tensor> {
     let (rows, width) = q.dims2()?;
-    let expected: usize = packing.sequences.iter().map(Sequence::rows).sum();
+    let expected = packing.rows();
     if rows != expected
         || !width.is_multiple_of(packing.heads)
         || !packing.heads.is_multiple_of(packing.kv_heads)
@@ -66,6 +24,9 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Arc<Packing>)
             "attention: {rows} rows of {width} channels do not fit a packing of {expected} rows and {} heads",
             packing.heads
         )
+    }
+    if let Some(fault) = packing.fault() {
+        bail!("attention: {fault}")
     }
     if !fused(q) {
         return plain::attend_packed(q, k, v, packing);
@@ -79,6 +40,8 @@ struct PackedAttention(Arc<Packing>);
 struct Operands<'a> {
     packing: &'a Packing,
     q: Vec<f32>,
+    /// Queries as they look at the prefix of a stream; empty without streams.
+    prefix_q: Vec<f32>,
     k: Vec<f32>,
     v: &'a [f32],
     width: usize,
@@ -86,70 +49,144 @@ struct Operands<'a> {
     dim: usize,
 }
 
+/// One head of one sequence: where it lies and which scores count.
+struct Head<'a> {
+    sequence: &'a Sequence,
+    blocks: &'a [Block],
+    /// Room of its scores.
+    room: usize,
+    /// Row of its start.
+    start: usize,
+    /// Offset of the query head within a row.
+    q: usize,
+    /// Offset of the key head that it shares.
+    kv: usize,
+}
+
 impl<'a> Operands<'a> {
     fn new(packing: &'a Packing, q: &[f32], k: &[f32], v: &'a [f32]) -> Self {
-        let rows: usize = packing.sequences.iter().map(Sequence::rows).sum();
+        let rows = packing.rows();
         let (width, kv_width) = (q.len() / rows.max(1), k.len() / rows.max(1));
+        let prefix_q = packing.prefix_rope.as_ref().map(|rope| {
+            let mut q = q.to_vec();
+            rope.apply(&mut q, width, 1.0);
+            q
+        });
         let (mut q, mut k) = (q.to_vec(), k.to_vec());
         if let Some(rope) = &packing.rope {
             rope.apply(&mut q, width, 1.0);
             rope.apply(&mut k, kv_width, 1.0);
         }
-        Self { packing, q, k, v, width, kv_width, dim: width / packing.heads }
+        let prefix_q = prefix_q.unwrap_or_default();
+        Self { packing, q, prefix_q, k, v, width, kv_width, dim: width / packing.heads }
     }
 
     fn scale(&self) -> f32 {
         (self.dim as f32).powf(-0.5)
     }
 
-    /// Offset of the key head that a query head shares.
-    fn kv_head(&self, head: usize) -> usize {
-        head / (self.packing.heads / self.packing.kv_heads) * self.dim
+    /// Runs `f` on every head of every sequence.
+    fn each_head(&self, mut f: impl FnMut(&Head)) {
+        let mut start = 0;
+        for sequence in &self.packing.sequences {
+            let (blocks, room) = sequence.blocks();
+            for head in 0..self.packing.heads {
+                let kv = head / (self.packing.heads / self.packing.kv_heads) * self.dim;
+                f(&Head { sequence, blocks: &blocks, room, start, q: head * self.dim, kv });
+            }
+            start += sequence.rows();
+        }
     }
 
-    /// Probabilities of one head: (rows, trunk) over the trunk, then for each branch (rows, rows) over itself.
-    fn probabilities(&self, sequence: &Sequence, start: usize, head: usize, p: &mut Probabilities) {
-        let (rows, trunk, dim) = (sequence.rows(), sequence.trunk, self.dim);
-        let q = View::rows(&self.q[start * self.width + head * dim..], self.width);
-        let keys = |row: usize| {
-            View::rows(&self.k[(start + row) * self.kv_width + self.kv_head(head)..], self.kv_width)
-        };
-        p.trunk.resize(rows * trunk, 0.0);
-        p.own.resize(sequence.branches.iter().map(|b| b * b).sum(), 0.0);
-        gemm(&mut p.trunk, trunk, rows, trunk, dim, q, keys(0).t(), self.scale(), false);
-        for (i, row) in p.trunk.chunks_exact_mut(trunk).take(trunk).enumerate() {
-            let seen = if self.packing.causal { i + 1 } else { trunk };
-            softmax(&mut row[..seen], &mut []);
-            row[seen..].fill(0.0);
+    fn q_at(&self, head: &Head, row: usize) -> usize {
+        (head.start + row) * self.width + head.q
+    }
+
+    fn kv_at(&self, head: &Head, row: usize) -> usize {
+        (head.start + row) * self.kv_width + head.kv
+    }
+
+    /// The queries of a block, from its first row on.
+    fn queries(&self, head: &Head, block: &Block) -> View<'_> {
+        let prefix = block.prefix && !self.prefix_q.is_empty();
+        let queries = if prefix { &self.prefix_q } else { &self.q };
+        View::rows(&queries[self.q_at(head, block.rows.start)..], self.width)
+    }
+
+    fn keys(&self, head: &Head, block: &Block) -> View<'_> {
+        View::rows(&self.k[self.kv_at(head, block.columns.start)..], self.kv_width)
+    }
+
+    fn values(&self, head: &Head, block: &Block) -> View<'_> {
+        View::rows(&self.v[self.kv_at(head, block.columns.start)..], self.kv_width)
+    }
+
+    /// Probabilities of one head in the places of its blocks; zero in a block where a row does not see.
+    fn probabilities(&self, head: &Head, p: &mut Vec<f32>) {
+        let sequence = head.sequence;
+        let trunk = sequence.trunk;
+        p.resize(head.room, 0.0);
+        for block in head.blocks {
+            let (m, n) = (block.rows.len(), block.columns.len());
+            let (q, k) = (self.queries(head, block), self.keys(head, block));
+            gemm(&mut p[block.at..], block.stride, m, n, self.dim, q, k.t(), self.scale(), false);
         }
-        let (mut at, mut own) = (trunk, 0);
+        let (over_trunk, mut own) = p.split_at_mut(sequence.rows() * trunk);
+        let seen = |row: usize| if self.packing.causal { (row + 1).min(trunk) } else { trunk };
+        for (row, scores) in over_trunk.chunks_exact_mut(trunk).take(trunk).enumerate() {
+            let [prefix, rest] = visible(scores, sequence, row, seen(row));
+            softmax([prefix, rest]);
+        }
+        let mut at = trunk;
         for &n in &sequence.branches {
-            let q = View::rows(&self.q[(start + at) * self.width + head * dim..], self.width);
-            let block = &mut p.own[own..own + n * n];
-            gemm(block, n, n, n, dim, q, keys(at).t(), self.scale(), false);
-            for (i, row) in block.chunks_exact_mut(n).enumerate() {
-                softmax(&mut p.trunk[(at + i) * trunk..(at + i + 1) * trunk], &mut row[..i + 1]);
-                row[i + 1..].fill(0.0);
+            let (block, others) = std::mem::take(&mut own).split_at_mut(n * n);
+            own = others;
+            for (i, mine) in block.chunks_exact_mut(n).enumerate() {
+                let scores = &mut over_trunk[(at + i) * trunk..(at + i + 1) * trunk];
+                let [prefix, rest] = visible(scores, sequence, trunk + i, trunk);
+                softmax([prefix, rest, &mut mine[..i + 1]]);
+                mine[i + 1..].fill(0.0);
             }
             at += n;
-            own += n * n;
+        }
+        for block in head.blocks.iter().filter(|b| b.columns.end <= trunk) {
+            for row in block.rows.clone() {
+                let gap = sequence.gap(row.min(trunk));
+                let mut clear = |from: usize, to: usize| {
+                    let (from, to) = (from.max(block.columns.start), to.min(block.columns.end));
+                    if from < to {
+                        over_trunk[row * trunk + from..row * trunk + to].fill(0.0);
+                    }
+                };
+                clear(gap.start, gap.end);
+                clear(seen(row), trunk);
+            }
         }
     }
 }
 
-/// Scratch of one head.
-#[derive(Default)]
-struct Probabilities {
-    trunk: Vec<f32>,
-    own: Vec<f32>,
+/// The scores that the row at `position` sees, those over the prefix and the others; `seen` columns are not in its future.
+fn visible<'a>(
+    scores: &'a mut [f32],
+    sequence: &Sequence,
+    position: usize,
+    seen: usize,
+) -> [&'a mut [f32]; 2] {
+    let gap = sequence.gap(position);
+    let (prefix, rest) = scores[..seen].split_at_mut(gap.start.min(seen));
+    [prefix, &mut rest[gap.len()..]]
 }
 
-/// One softmax over two pieces of a row, in place.
-pub fn softmax(a: &mut [f32], b: &mut [f32]) {
-    let max = a.iter().chain(b.iter()).fold(f32::NEG_INFINITY, |m, x| m.max(*x));
-    a.iter_mut().chain(b.iter_mut()).for_each(|x| *x = exp(*x - max));
-    let scale = 1.0 / (a.iter().sum::<f32>() + b.iter().sum::<f32>());
-    a.iter_mut().chain(b.iter_mut()).for_each(|x| *x *= scale);
+/// One softmax over the pieces of a row, in place.
+pub fn softmax<const N: usize>(mut pieces: [&mut [f32]; N]) {
+    let max = pieces.iter().fold(f32::NEG_INFINITY, |m, piece| piece.iter().fold(m, |m, x| m.max(*x)));
+    let mut sum = 0.0;
+    for piece in &mut pieces {
+        piece.iter_mut().for_each(|x| *x = exp(*x - max));
+        sum += piece.iter().sum::<f32>();
+    }
+    let scale = 1.0 / sum;
+    pieces.iter_mut().for_each(|piece| piece.iter_mut().for_each(|x| *x *= scale));
 }
 
 impl CustomOp3 for PackedAttention {
@@ -167,37 +204,18 @@ impl CustomOp3 for PackedAttention {
         lv: &Layout,
     ) -> Result<(CpuStorage, Shape)> {
         let operands = Operands::new(&self.0, slice(q, lq)?, slice(k, lk)?, slice(v, lv)?);
-        let (width, kv_width, dim) = (operands.width, operands.kv_width, operands.dim);
+        let (width, dim) = (operands.width, operands.dim);
         let mut out = vec![0.0; operands.q.len()];
-        let (mut p, mut start) = (Probabilities::default(), 0);
-        for sequence in &self.0.sequences {
-            let (rows, trunk) = (sequence.rows(), sequence.trunk);
-            for head in 0..self.0.heads {
-                operands.probabilities(sequence, start, head, &mut p);
-                let values = |row: usize| {
-                    View::rows(&operands.v[(start + row) * kv_width + operands.kv_head(head)..], kv_width)
-                };
-                let out = &mut out[start * width + head * dim..];
-                gemm(out, width, rows, dim, trunk, View::rows(&p.trunk, trunk), values(0), 1.0, false);
-                let (mut at, mut own) = (trunk, 0);
-                for &n in &sequence.branches {
-                    gemm(
-                        &mut out[at * width..],
-                        width,
-                        n,
-                        dim,
-                        n,
-                        View::rows(&p.own[own..], n),
-                        values(at),
-                        1.0,
-                        true,
-                    );
-                    at += n;
-                    own += n * n;
-                }
+        let mut p = Vec::new();
+        operands.each_head(|head| {
+            operands.probabilities(head, &mut p);
+            for block in head.blocks {
+                let (m, n) = (block.rows.len(), block.columns.len());
+                let out = &mut out[operands.q_at(head, block.rows.start)..];
+                let p = View::rows(&p[block.at..], block.stride);
+                gemm(out, width, m, dim, n, p, operands.values(head, block), 1.0, true);
             }
-            start += rows;
-        }
+        });
         Ok((CpuStorage::F32(out), lq.shape().clone()))
     }
 
@@ -220,137 +238,70 @@ impl CustomOp3 for PackedAttention {
     }
 }
 
+/// Gradients of the rotated operands.
+struct Gradients {
+    q: Vec<f32>,
+    prefix_q: Vec<f32>,
+    k: Vec<f32>,
+    v: Vec<f32>,
+}
+
 impl PackedAttention {
     fn backward(&self, q: &[f32], k: &[f32], v: &[f32], out: &[f32], grad: &[f32]) -> [Vec<f32>; 3] {
         let operands = Operands::new(&self.0, q, k, v);
+        let zeros = |like: &[f32]| vec![0.0; like.len()];
+        let mut d = Gradients { q: zeros(q), prefix_q: zeros(&operands.prefix_q), k: zeros(k), v: zeros(v) };
+        let (mut p, mut scratch) = (Vec::new(), Vec::new());
+        operands.each_head(|head| {
+            operands.probabilities(head, &mut p);
+            operands.head_backward(head, &p, &mut scratch, out, grad, &mut d);
+        });
         let (width, kv_width) = (operands.width, operands.kv_width);
-        let (mut dq, mut dk, mut dv) = (vec![0.0; q.len()], vec![0.0; k.len()], vec![0.0; v.len()]);
-        let (mut p, mut d) = (Probabilities::default(), Probabilities::default());
-        let mut start = 0;
-        for sequence in &self.0.sequences {
-            for head in 0..self.0.heads {
-                operands.probabilities(sequence, start, head, &mut p);
-                let at = HeadAt { sequence, start, head };
-                operands.head_backward(&at, &p, &mut d, out, grad, &mut dq, &mut dk, &mut dv);
-            }
-            start += sequence.rows();
-        }
         if let Some(rope) = &self.0.rope {
-            rope.apply(&mut dq, width, -1.0);
-            rope.apply(&mut dk, kv_width, -1.0);
+            rope.apply(&mut d.q, width, -1.0);
+            rope.apply(&mut d.k, kv_width, -1.0);
         }
-        [dq, dk, dv]
+        if let Some(rope) = &self.0.prefix_rope {
+            rope.apply(&mut d.prefix_q, width, -1.0);
+        }
+        d.q.iter_mut().zip(&d.prefix_q).for_each(|(a, b)| *a += b);
+        [d.q, d.k, d.v]
     }
-}
-
-struct HeadAt<'a> {
-    sequence: &'a Sequence,
-    start: usize,
-    head: usize,
 }
 
 impl Operands<'_> {
     /// Adds one head's gradients: dV += Pᵀ dO, dS = P ∘ (dO Vᵀ - rowsum(dO ∘ O)), dQ += dS K, dK += dSᵀ Q.
-    #[allow(clippy::too_many_arguments)]
     fn head_backward(
         &self,
-        at: &HeadAt,
-        p: &Probabilities,
-        d: &mut Probabilities,
+        head: &Head,
+        p: &[f32],
+        scratch: &mut Vec<f32>,
         out: &[f32],
         grad: &[f32],
-        dq: &mut [f32],
-        dk: &mut [f32],
-        dv: &mut [f32],
+        d: &mut Gradients,
     ) {
-        let (sequence, dim, width, kv_width) = (at.sequence, self.dim, self.width, self.kv_width);
-        let (rows, trunk, scale) = (sequence.rows(), sequence.trunk, self.scale());
-        let (head, kv_head) = (at.head * dim, self.kv_head(at.head));
-        let q_at = |row: usize| (at.start + row) * width + head;
-        let kv_at = |row: usize| (at.start + row) * kv_width + kv_head;
-        let inner: Vec<f32> = (0..rows)
-            .map(|row| {
-                out[q_at(row)..q_at(row) + dim]
-                    .iter()
-                    .zip(&grad[q_at(row)..q_at(row) + dim])
-                    .map(|(o, g)| o * g)
-                    .sum()
-            })
-            .collect();
-        let score_gradient = |d: &mut [f32], p: &[f32], columns: usize, inner: &[f32]| {
-            for ((d, p), inner) in d.chunks_exact_mut(columns).zip(p.chunks_exact(columns)).zip(inner) {
-                d.iter_mut().zip(p).for_each(|(d, p)| *d = p * (*d - inner) * scale);
-            }
+        let (dim, width, kv_width, scale) = (self.dim, self.width, self.kv_width, self.scale());
+        let inner = |row: usize| -> f32 {
+            let at = self.q_at(head, row);
+            out[at..at + dim].iter().zip(&grad[at..at + dim]).map(|(o, g)| o * g).sum()
         };
-        d.trunk.resize(rows * trunk, 0.0);
-        let g = View::rows(&grad[q_at(0)..], width);
-        gemm(
-            &mut d.trunk,
-            trunk,
-            rows,
-            trunk,
-            dim,
-            g,
-            View::rows(&self.v[kv_at(0)..], kv_width).t(),
-            1.0,
-            false,
-        );
-        score_gradient(&mut d.trunk, &p.trunk, trunk, &inner);
-        gemm(
-            &mut dq[q_at(0)..],
-            width,
-            rows,
-            dim,
-            trunk,
-            View::rows(&d.trunk, trunk),
-            View::rows(&self.k[kv_at(0)..], kv_width),
-            1.0,
-            true,
-        );
-        gemm(
-            &mut dk[kv_at(0)..],
-            kv_width,
-            trunk,
-            dim,
-            rows,
-            View::rows(&d.trunk, trunk).t(),
-            View::rows(&self.q[q_at(0)..], width),
-            1.0,
-            true,
-        );
-        gemm(&mut dv[kv_at(0)..], kv_width, trunk, dim, rows, View::rows(&p.trunk, trunk).t(), g, 1.0, true);
-        let (mut row, mut own) = (trunk, 0);
-        for &n in &sequence.branches {
-            let p = &p.own[own..own + n * n];
-            d.own.resize(n * n, 0.0);
-            let g = View::rows(&grad[q_at(row)..], width);
-            gemm(&mut d.own, n, n, n, dim, g, View::rows(&self.v[kv_at(row)..], kv_width).t(), 1.0, false);
-            score_gradient(&mut d.own, p, n, &inner[row..row + n]);
-            gemm(
-                &mut dq[q_at(row)..],
-                width,
-                n,
-                dim,
-                n,
-                View::rows(&d.own, n),
-                View::rows(&self.k[kv_at(row)..], kv_width),
-                1.0,
-                true,
-            );
-            gemm(
-                &mut dk[kv_at(row)..],
-                kv_width,
-                n,
-                dim,
-                n,
-                View::rows(&d.own, n).t(),
-                View::rows(&self.q[q_at(row)..], width),
-                1.0,
-                true,
-            );
-            gemm(&mut dv[kv_at(row)..], kv_width, n, dim, n, View::rows(p, n).t(), g, 1.0, true);
-            row += n;
-            own += n * n;
+        let inner: Vec<f32> = (0..head.sequence.rows()).map(inner).collect();
+        for block in head.blocks {
+            let (m, n) = (block.rows.len(), block.columns.len());
+            let (q_at, kv_at) = (self.q_at(head, block.rows.start), self.kv_at(head, block.columns.start));
+            let g = View::rows(&grad[q_at..], width);
+            scratch.resize(m * n, 0.0);
+            gemm(scratch, n, m, n, dim, g, self.values(head, block).t(), 1.0, false);
+            let rows = scratch.chunks_exact_mut(n).zip(p[block.at..].chunks(block.stride));
+            for ((ds, p), inner) in rows.zip(&inner[block.rows.clone()]) {
+                ds.iter_mut().zip(p).for_each(|(ds, p)| *ds = p * (*ds - inner) * scale);
+            }
+            let ds = View::rows(scratch, n);
+            let dq = if block.prefix && !d.prefix_q.is_empty() { &mut d.prefix_q } else { &mut d.q };
+            gemm(&mut dq[q_at..], width, m, dim, n, ds, self.keys(head, block), 1.0, true);
+            gemm(&mut d.k[kv_at..], kv_width, n, dim, m, ds.t(), self.queries(head, block), 1.0, true);
+            let p = View::rows(&p[block.at..], block.stride);
+            gemm(&mut d.v[kv_at..], kv_width, n, dim, m, p.t(), g, 1.0, true);
         }
     }
 }

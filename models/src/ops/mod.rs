@@ -11,16 +11,18 @@ mod cross_entropy;
 pub mod gemm;
 mod linear;
 mod norm;
+mod packing;
 pub mod plain;
 mod rope;
 #[cfg(test)]
 mod tests;
 
 pub use activation::{gelu_tanh, swiglu};
-pub use attention::{Packing, Sequence, attend_packed, softmax};
+pub use attention::{attend_packed, softmax};
 pub use cross_entropy::{Label, cross_entropy};
 pub use linear::{linear, mix_rows};
 pub use norm::{layer_norm, rms_norm};
+pub use packing::{Packing, Sequence, Stream};
 pub use rope::Rope;
 
 use candle_core::{CpuStorage, DType, Layout, Result, Tensor, bail};

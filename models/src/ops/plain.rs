@@ -3,8 +3,8 @@
 //! Comes in and goes out: as the fused kernels. Runs on any device and type. Beware of candle's own fused operations
 //! (`softmax_last_dim`, `rms_norm`, `rope`): they drop gradients silently, so none of them is used here.
 
-use super::attention::Packing;
 use super::cross_entropy::Label;
+use super::packing::{Packing, Sequence};
 use super::rope::Rope;
 use candle_core::{D, DType, Result, Tensor};
 use candle_nn::ops::softmax;
@@ -69,42 +69,71 @@ fn split(x: &Tensor, heads: usize, repeat: usize) -> Result<Tensor> {
     }
 }
 
-/// `softmax(q kᵀ / sqrt(dim) + bias) v` for (heads, rows, dim).
-fn attend(q: &Tensor, k: &Tensor, v: &Tensor, bias: &Tensor) -> Result<Tensor> {
+/// `q kᵀ / sqrt(dim)` for (heads, rows, dim).
+fn scores(q: &Tensor, k: &Tensor) -> Result<Tensor> {
     let scale = (q.dim(2)? as f64).powf(-0.5);
-    let scores = (q.matmul(&k.t()?)? * scale)?.to_dtype(DType::F32)?.broadcast_add(bias)?;
-    let out = softmax(&scores, D::Minus1)?.to_dtype(v.dtype())?.matmul(v)?;
+    (q.matmul(&k.t()?)? * scale)?.to_dtype(DType::F32)
+}
+
+/// `softmax(scores + bias) v` for (heads, rows, dim).
+fn mix(scores: &Tensor, v: &Tensor, bias: &Tensor) -> Result<Tensor> {
+    let out = softmax(&scores.broadcast_add(bias)?, D::Minus1)?.to_dtype(v.dtype())?.matmul(v)?;
     let (heads, rows, dim) = out.dims3()?;
     out.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))
 }
 
 /// See [`super::attend_packed`].
 pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> Result<Tensor> {
-    let (q, k) = match &packing.rope {
-        Some(rope) => (rotate(q, rope)?, rotate(k, rope)?),
-        None => (q.clone(), k.clone()),
-    };
+    let turn = |x: &Tensor, rope: &Option<Rope>| rope.as_ref().map_or(Ok(x.clone()), |r| rotate(x, r));
+    let prefix_q = split(&turn(q, &packing.prefix_rope)?, packing.heads, 1)?;
+    let (q, k) = (turn(q, &packing.rope)?, turn(k, &packing.rope)?);
     let repeat = packing.heads / packing.kv_heads;
     let (q, k, v) = (
         split(&q, packing.heads, 1)?,
         split(&k, packing.kv_heads, repeat)?,
         split(v, packing.kv_heads, repeat)?,
     );
-    // Each row's sequence, branch (0: trunk) and place in the sequence.
-    let rows: Vec<(usize, usize)> = (packing.sequences.iter().enumerate())
-        .flat_map(|(s, sequence)| {
-            let trunk = std::iter::repeat_n((s, 0), sequence.trunk);
-            let branches = sequence.branches.iter().enumerate();
-            trunk.chain(branches.flat_map(move |(b, n)| std::iter::repeat_n((s, b + 1), *n)))
-        })
-        .collect();
-    let sees = |i: usize, j: usize| {
-        let ((si, bi), (sj, bj)) = (rows[i], rows[j]);
-        si == sj && (bj == 0 || bi == bj) && (!packing.causal || j <= i)
+    let places = places(&packing.sequences);
+    let n = places.len();
+    let table = |f: &dyn Fn(usize, usize) -> f32| {
+        Tensor::from_vec((0..n * n).map(|x| f(x / n, x % n)).collect(), (n, n), q.device())
     };
-    let n = rows.len();
-    let bias = (0..n * n).map(|x| if sees(x / n, x % n) { 0.0 } else { f32::NEG_INFINITY }).collect();
-    attend(&q, &k, &v, &Tensor::from_vec(bias, (n, n), q.device())?)
+    let bias = table(&|i, j| {
+        let (a, b) = (&places[i], &places[j]);
+        let inside = a.sequence == b.sequence && (b.branch == 0 || a.branch == b.branch);
+        let left = packing.sequences[a.sequence].gap(a.position).contains(&b.position);
+        if inside && !left && (!packing.causal || j <= i) { 0.0 } else { f32::NEG_INFINITY }
+    })?;
+    if packing.sequences.iter().all(|s| s.stream.is_none()) {
+        return mix(&scores(&q, &k)?, &v, &bias);
+    }
+    // Two blocks of scores: over the prefixes of streams, which move up with the window, and over everything else.
+    let in_prefix = |j: usize| {
+        let stream = packing.sequences[places[j].sequence].stream;
+        places[j].branch == 0 && stream.is_some_and(|s| places[j].position < s.prefix)
+    };
+    let prefix = table(&|_, j| f32::from(u8::from(in_prefix(j))))?;
+    let others = (1.0 - &prefix)?;
+    let over_prefix = scores(&prefix_q, &k)?.broadcast_mul(&prefix)?;
+    let over_others = scores(&q, &k)?.broadcast_mul(&others)?;
+    mix(&(over_prefix + over_others)?, &v, &bias)
+}
+
+/// Where a row stands: its sequence, its branch (0: the trunk) and its position.
+struct Place {
+    sequence: usize,
+    branch: usize,
+    position: usize,
+}
+
+fn places(sequences: &[Sequence]) -> Vec<Place> {
+    let of = |(sequence, s): (usize, &Sequence)| {
+        let branches = s.branches.iter().enumerate().flat_map(|(b, n)| std::iter::repeat_n(b + 1, *n));
+        let branches = std::iter::repeat_n(0, s.trunk).chain(branches);
+        let place = |(position, branch)| Place { sequence, branch, position: position as usize };
+        s.positions().zip(branches).map(place).collect::<Vec<_>>()
+    };
+    sequences.iter().enumerate().flat_map(of).collect()
 }
 
 /// See [`super::cross_entropy`].

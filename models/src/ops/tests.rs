@@ -75,14 +75,11 @@ fn activations_equal_their_twins() {
 }
 
 fn packing(causal: bool, heads: usize, kv_heads: usize, dim: usize) -> Arc<Packing> {
-    let sequences = vec![
-        Sequence { trunk: 5, branches: vec![3, 1, 4] },
-        Sequence::plain(6),
-        Sequence { trunk: 2, branches: vec![2] },
-    ];
-    let rope = causal.then(|| Rope::new(sequences.iter().flat_map(|s| s.positions()), dim, 1e4));
-    let sequences = if causal { sequences } else { vec![Sequence::plain(4), Sequence::plain(7)] };
-    Arc::new(Packing { sequences, causal, rope, heads, kv_heads })
+    let sequences = vec![Sequence::new(5, vec![3, 1, 4]), Sequence::plain(6), Sequence::new(2, vec![2])];
+    Arc::new(match causal {
+        true => Packing::decoder(sequences, [heads, kv_heads], dim, 1e4),
+        false => Packing::tower(vec![Sequence::plain(4), Sequence::plain(7)], heads),
+    })
 }
 
 #[test]
@@ -95,6 +92,95 @@ fn packed_attention_equals_its_twin() {
         let fast = || attend_packed(&q, &k, &v, &packing).unwrap();
         compare("packed", &[&q, &k, &v], fast, || plain::attend_packed(&q, &k, &v, &packing).unwrap());
     }
+}
+
+/// Streams of every shape that matters, beside an ordinary sequence: longer than the window, as long, shorter; no prefix; a window of one frame;
+/// text in the trunk after the frames.
+fn streams() -> Vec<Sequence> {
+    let sequence = |trunk, branches: &[usize], prefix, frame, frames, window| Sequence {
+        stream: Some(Stream { prefix, frame, frames, window }),
+        ..Sequence::new(trunk, branches.to_vec())
+    };
+    vec![
+        sequence(3 + 2 * 9 + 3, &[3, 1, 4], 3, 2, 9, 3),
+        Sequence::new(5, vec![2]),
+        sequence(2 + 3 * 7 + 1, &[2, 2], 2, 3, 7, 5),
+        sequence(4 * 4 + 1, &[3], 0, 4, 4, 1),
+        sequence(4 + 2 * 3 + 2, &[2], 4, 2, 3, 3),
+        sequence(1 + 11, &[], 1, 1, 11, 8),
+    ]
+}
+
+#[test]
+fn streaming_attention_equals_its_twin() {
+    for (heads, kv_heads) in [(4, 2), (3, 3)] {
+        let packing = Arc::new(Packing::decoder(streams(), [heads, kv_heads], 6, 1e4));
+        let rows = packing.rows();
+        let (q, k, v) =
+            (var(&[rows, heads * 6], 1), var(&[rows, kv_heads * 6], 2), var(&[rows, kv_heads * 6], 3));
+        let fast = || attend_packed(&q, &k, &v, &packing).unwrap();
+        compare("streams", &[&q, &k, &v], fast, || plain::attend_packed(&q, &k, &v, &packing).unwrap());
+    }
+}
+
+#[test]
+fn a_stream_within_its_window_is_an_ordinary_clip() {
+    let frames = |window| Stream { prefix: 3, frame: 2, frames: 5, window };
+    let sequence = |stream| Sequence { stream, ..Sequence::new(3 + 10 + 2, vec![3, 2]) };
+    let packing = |stream| Arc::new(Packing::decoder(vec![sequence(stream)], [4, 2], 6, 1e4));
+    let (q, k, v) = (var(&[20, 24], 1), var(&[20, 12], 2), var(&[20, 12], 3));
+    let run = |packing: &Arc<Packing>| attend_packed(&q, &k, &v, packing).unwrap();
+    let ordinary = packing(None);
+    for window in [5, 6, 32] {
+        let stream = packing(Some(frames(window)));
+        compare("within", &[&q, &k, &v], || run(&stream), || run(&ordinary));
+    }
+    let rolled = run(&packing(Some(frames(4))));
+    assert!(difference(&rolled, &run(&ordinary)) > 1e-2, "an evicted frame is still seen");
+}
+
+/// What a row of a stream sees, word for word: the frames in view at their own positions, the prefix moved up to the oldest of them.
+#[test]
+fn streaming_attention_is_what_a_rolling_window_computes() {
+    let (prefix, frame, frames, window, dim) = (3, 2, 9, 4, 8);
+    let (trunk, branch) = (prefix + frame * frames + 1, 3);
+    let rows = trunk + branch;
+    let stream = Some(Stream { prefix, frame, frames, window });
+    let sequence = Sequence { stream, ..Sequence::new(trunk, vec![branch]) };
+    let packing = Arc::new(Packing::decoder(vec![sequence], [1, 1], dim, 1e4));
+    let (q, k, v) = (var(&[rows, dim], 1), var(&[rows, dim], 2), var(&[rows, dim], 3));
+    let got = attend_packed(&q, &k, &v, &packing).unwrap().to_vec2::<f32>().unwrap();
+    let turn = |x: &[f32], position: usize| {
+        let mut x = x.to_vec();
+        Rope::new([position as u32].into_iter(), dim, 1e4).apply(&mut x, dim, 1.0);
+        x
+    };
+    let [q, k, v] = [&q, &k, &v].map(|x| x.to_vec2::<f32>().unwrap());
+    for row in 0..rows {
+        let newest = (row.saturating_sub(prefix) / frame).min(frames - 1);
+        let oldest = (newest + 1).saturating_sub(window);
+        let moved = (0..prefix).map(|j| (j, j + oldest * frame));
+        let seen = moved.chain((prefix + oldest * frame..rows).map(|j| (j, j))).filter(|(j, _)| *j <= row);
+        let q = turn(&q[row], row);
+        let dot = |key: Vec<f32>| q.iter().zip(&key).map(|(a, b)| a * b).sum::<f32>();
+        let weighed: Vec<(f32, usize)> =
+            seen.map(|(j, at)| ((dot(turn(&k[j], at)) / (dim as f32).sqrt()).exp(), j)).collect();
+        let sum: f32 = weighed.iter().map(|(w, _)| w).sum();
+        for channel in 0..dim {
+            let want = weighed.iter().map(|(w, j)| w * v[*j][channel]).sum::<f32>() / sum;
+            let gap = (got[row][channel] - want).abs();
+            assert!(gap < TOLERANCE, "row {row}, channel {channel}: off by {gap}");
+        }
+    }
+}
+
+#[test]
+fn a_stream_that_does_not_fit_its_trunk_is_refused() {
+    let stream = Some(Stream { prefix: 3, frame: 2, frames: 5, window: 4 });
+    let packing = Packing::decoder(vec![Sequence { stream, ..Sequence::plain(12) }], [1, 1], 4, 1e4);
+    let x = var(&[12, 4], 1);
+    let error = attend_packed(&x, &x, &x, &Arc::new(packing)).unwrap_err().to_string();
+    assert!(error.contains("12 rows"), "{error}");
 }
 
 #[test]

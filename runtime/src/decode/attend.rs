@@ -192,7 +192,7 @@ impl Attention<'_> {
         }
         for (place, row) in tile.clone().zip(scores.chunks_exact_mut(total)) {
             let (visible, hidden) = row.split_at_mut(seen + self.held + place % n + 1);
-            softmax(visible, &mut []);
+            softmax([visible]);
             hidden.fill(0.0);
         }
         let (mut out, mut shares) = (vec![0.0; m * dim], Vec::new());

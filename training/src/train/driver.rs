@@ -10,7 +10,7 @@ use super::encode::Encoder;
 use super::optimizer::AdamW;
 use super::recipe::{Kind, Recipe, Stage};
 use crate::validate::Validation;
-use crate::world::conversations::world_sample;
+use crate::world::stream::world_stream;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Var};
@@ -264,7 +264,7 @@ impl<'a> Driver<'a> {
             .map(|i| {
                 let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
                 let seed = clip_seed(Split::Train, clip_index(self.recipe.seed, state.stage, pair));
-                let sample = world_sample(seed, twin, &stage.mix, &stage.world, frames);
+                let sample = world_stream(seed, twin, &stage.mix, &stage.world, frames, stage.window);
                 encoder.example(&sample, &network.vision)
             })
             .collect::<Result<Vec<_>>>()?;

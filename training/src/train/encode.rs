@@ -102,7 +102,8 @@ impl Encoder {
         if self.masking == Masking::Reference {
             self.unmask(&mut trunk);
         }
-        Ok(Example { patches: Some(self.patches(&sample.frames, tower)?), trunk, branches })
+        let patches = Some(self.patches(&sample.frames, tower)?);
+        Ok(Example { patches, trunk, branches, window: sample.window })
     }
 
     /// Frames as rows of patches (frames * grid², 3 * patch²).

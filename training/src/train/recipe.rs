@@ -5,10 +5,11 @@
 
 use super::encode::Masking;
 use super::optimizer::Schedule;
-use crate::world::{HoldOut, WorldConfig, conversations::Mix};
+use crate::world::stream::LONGEST;
+use crate::world::{HoldOut, STEPS, WorldConfig, conversations::Mix};
 use anyhow::{Context, Result, ensure};
 use serde::{Deserialize, Serialize};
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use utr_models::bpe::world_added_tokens;
 use utr_models::gguf::Format;
 
@@ -82,12 +83,19 @@ pub struct Stage {
     pub accumulate: usize,
     /// Frames per clip and their odds; one draw per micro-batch.
     pub frames: Vec<(usize, f32)>,
+    /// Frames in view at a time. Clips of more frames are streams: read through a rolling window, and asked about its newest content.
+    #[serde(default = "whole_window")]
+    pub window: usize,
     /// Optimizer.
     pub schedule: Schedule,
     /// What is asked.
     pub mix: Mix,
     /// Worlds that the clips come from.
     pub world: WorldConfig,
+}
+
+fn whole_window() -> usize {
+    STEPS
 }
 
 /// A whole run.
@@ -98,6 +106,9 @@ pub struct Recipe {
     pub name: String,
     /// Everything random follows from it.
     pub seed: u64,
+    /// Model folder whose weights and tokenizer the run begins with, as seen from the working directory; without it, from nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
     /// Network.
     pub sizes: Sizes,
     /// Targets.
@@ -150,11 +161,12 @@ impl Recipe {
             );
             let sound = |odds: &f32| (0.0..=1e6).contains(odds);
             let frames =
-                stage.frames.iter().all(|(n, odds)| (1..=32).contains(n) && *odds > 0.0 && sound(odds));
+                stage.frames.iter().all(|(n, odds)| (1..=LONGEST).contains(n) && *odds > 0.0 && sound(odds));
             ensure!(
                 frames && !stage.frames.is_empty(),
-                bad("frames must list 1 to 32 frames with odds above zero")
+                bad(&format!("frames must list 1 to {LONGEST} frames with odds above zero"))
             );
+            ensure!((1..=STEPS).contains(&stage.window), bad("window must be 1 to 32 frames"));
             let kinds = stage.mix.kinds;
             ensure!(
                 kinds.iter().all(sound) && kinds.iter().sum::<f32>() > 0.0,
@@ -179,6 +191,7 @@ impl Recipe {
     pub fn departs(&self, other: &Self, stage: usize) -> Option<String> {
         let same = [
             ("seed", self.seed == other.seed),
+            ("from", self.from == other.from),
             ("sizes", self.sizes == other.sizes),
             ("masking", self.masking == other.masking),
             ("length_power", self.length_power == other.length_power),
@@ -211,6 +224,18 @@ mod tests {
     }
 
     #[test]
+    fn the_streaming_recipe_goes_on_with_the_network_of_the_shipped_one() {
+        let stream =
+            Recipe::load(Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/stream.toml"))).unwrap();
+        assert_eq!(stream.sizes, nano().sizes);
+        let [stage] = &stream.stages[..] else { panic!("one stage") };
+        let all: f32 = stage.frames.iter().map(|(_, odds)| odds).sum();
+        let streams: f32 = stage.frames.iter().filter(|(n, _)| *n > stage.window).map(|(_, odds)| odds).sum();
+        assert!((0.25..0.5).contains(&(streams / all)), "{streams} of {all}");
+        assert!(stream.seed != nano().seed && stream.from.is_some() && nano().from.is_none());
+    }
+
+    #[test]
     fn sizes_and_worlds_out_of_range_are_refused_with_words() {
         let text =
             std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/recipes/nano.toml")).unwrap();
@@ -226,6 +251,8 @@ mod tests {
             ("name = \"utr-nano\"", "name = \"/tmp/x\"", "name"),
             ("name = \"utr-nano\"", "name = \"new\"", "name"),
             ("frames = [[1, 1.0]]", "frames = [[1, inf]]", "odds"),
+            ("frames = [[1, 1.0]]", "frames = [[129, 1.0]]", "128"),
+            ("frames = [[1, 1.0]]", "frames = [[1, 1.0]]\nwindow = 33", "window"),
             ("lr = 2e-3", "lr = -2e-3", "lr"),
             ("pair_share = 0.0", "pair_share = 5.0", "pair_share"),
             ("length_power = 1.0", "length_power = nan", "length_power"),

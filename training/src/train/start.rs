@@ -1,15 +1,16 @@
-//! A network from nothing: tokenizer, config and random weights.
+//! Where a run begins: a network from nothing (tokenizer, config and random weights), or one that was trained before.
 //!
-//! Comes in: a recipe. Goes out: a Hugging Face folder that everything else loads like any other checkpoint. The tokenizer is a byte-level
-//! BPE trained on the texts of the recipe's own stages; weights are drawn from the recipe's seed.
+//! Comes in: a recipe. Goes out: a Hugging Face folder that everything else loads like any other checkpoint. From nothing, the tokenizer is a byte-level
+//! BPE trained on the texts of the recipe's own stages, and weights are drawn from the recipe's seed; else all comes from the folder the recipe names.
 
+use super::checkpoint::copy_model_files;
 use super::driver::clip_index;
 use super::recipe::Recipe;
 use crate::stats::normal;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
-use anyhow::{Context, Result};
-use candle_core::{Device, Tensor};
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device, Tensor};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde_json::json;
@@ -26,6 +27,9 @@ const CORPUS_SAMPLES: u64 = 3000;
 /// Writes the starting checkpoint of a recipe into `folder`.
 pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    if let Some(from) = &recipe.from {
+        return go_on(recipe, from, folder);
+    }
     let stages = recipe.stages.len() as u64;
     let corpus = (0..CORPUS_SAMPLES).flat_map(|i| {
         let stage = &recipe.stages[(i % stages) as usize];
@@ -59,6 +63,26 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
     )?;
     weights::save(folder, &draw(&config, recipe.seed)?)?;
     Ok(())
+}
+
+/// A copy of the model in `from`, which must have the recipe's sizes.
+fn go_on(recipe: &Recipe, from: &Path, folder: &Path) -> Result<()> {
+    let mut found = Config::load(from)
+        .with_context(|| format!("in the model that the recipe begins from, {}", from.display()))?;
+    let weights = weights::load(from, &mut found, DType::F32, &Device::Cpu)?;
+    let wanted = config(recipe, &Tokenizer::load(from)?)?;
+    ensure!(
+        found.vision == wanted.vision && found.text == wanted.text,
+        "{} has other sizes than the recipe: {:?} and {:?}, the recipe says {:?} and {:?}",
+        from.display(),
+        found.vision,
+        found.text,
+        wanted.vision,
+        wanted.text
+    );
+    copy_model_files(from, folder)?;
+    // The weights come last: a folder that has them is whole.
+    Ok(weights::save(folder, &weights)?)
 }
 
 fn config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Config> {

@@ -12,6 +12,7 @@ fn suite(skills: &[Skill]) -> Suite {
         held_out_share: 0.0,
         demo_seed: 0,
         skills: skills.to_vec(),
+        stream: None,
         world: WorldConfig::easy(2),
     }
 }

@@ -164,6 +164,19 @@ fn shown_actions(truth: &Truth, index: usize, times: &[f32]) -> Vec<TrackAction>
 /// A training sample: the clip of `seed` (take it from [`super::clip_seed`]) or its `twin`, which plays backwards or differs in what the pair
 /// is about, `frames` of its 32 steps drawn at [`FRAME_SIZE`], and questions as `mix` asks. Everything follows from the arguments.
 pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, frames: usize) -> Sample {
+    piece(seed, twin, mix, config, frames).sample
+}
+
+/// A sample with what it is a piece of.
+pub(super) struct Piece {
+    pub sample: Sample,
+    pub script: Script,
+    /// Its first step.
+    pub first: usize,
+}
+
+/// See [`world_sample`].
+pub(super) fn piece(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, frames: usize) -> Piece {
     let frames = frames.clamp(1, STEPS);
     // A stream of its own: the generator draws the clip from the bare seed.
     let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5A4D_504C_4500_0000);
@@ -182,7 +195,7 @@ pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let turns = turns(&script, posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
-    Sample { id, frames: drawn, turns, linked: false }
+    Piece { sample: Sample { id, frames: drawn, turns, linked: false, window: None }, script, first }
 }
 
 /// With every fact of a circle of three (colours, deeds) its two others: a suite asks one, training asks all.

@@ -71,7 +71,8 @@ impl Seen {
     }
 }
 
-pub(super) fn is_transient(kind: EventKind) -> bool {
+/// Whether the object is as before once the event is over.
+pub fn is_transient(kind: EventKind) -> bool {
     use EventKind::*;
     matches!(kind, Hop | Blink | Flash | Swell | Spin)
 }

@@ -59,7 +59,7 @@ pub fn camera_offset(script: &Script, t: f32) -> [f32; 2] {
     [axis(c.amplitude[0], c.phase[0], 0.31), axis(c.amplitude[1], c.phase[1], 0.37)]
 }
 
-/// States of all objects at played time `t` (0 to 31 steps).
+/// States of all objects at played time `t`: 0 to 31 steps within the clip, any other time before or after it.
 pub fn state_at(script: &Script, t: f32) -> Vec<ObjectState> {
     let base = script.base_time(t);
     let shift = camera_offset(script, base);
@@ -136,15 +136,21 @@ fn torus(object: &ObjectSpec, phase: f32, way: f32) -> f32 {
 fn scroll(object: &ObjectSpec, behaviour: &Behaviour, t: f32, behind: f32, state: &mut ObjectState) {
     let (heading, phase, way) = match *behaviour {
         Behaviour::Scroll { heading, speed, phase } => (heading, phase, speed * t),
-        Behaviour::Accelerate { heading, from, to, phase } => {
-            (heading, phase, from * t + (to - from) * t * t / (2.0 * LAST_STEP))
-        }
+        Behaviour::Accelerate { heading, from, to, phase } => (heading, phase, accelerated(from, to, t)),
         _ => return,
     };
     let [x, y] = heading.vector();
     let along = torus(object, phase, (way - behind) * (x + y));
     let axis = if heading.is_horizontal() { 0 } else { 1 };
     state.centre[axis] = along;
+}
+
+/// The way after `t` steps at a speed that runs from `from` to `to` over the clip and is even before and after it.
+fn accelerated(from: f32, to: f32, t: f32) -> f32 {
+    let inside = t.clamp(0.0, LAST_STEP);
+    let outside = t - inside;
+    let way = from * inside + (to - from) * inside * inside / (2.0 * LAST_STEP);
+    if outside == 0.0 { way } else { way + outside * if outside < 0.0 { from } else { to } }
 }
 
 fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut ObjectState) {
@@ -176,7 +182,7 @@ fn apply_behaviour(script: &Script, object: &ObjectSpec, t: f32, state: &mut Obj
             let time = t + phase as f32;
             let slot = libm::floorf(time / dwell as f32);
             let u = (time - slot * dwell as f32) / 3.0;
-            let index = slot as usize % 3;
+            let index = (slot as i32).rem_euclid(3) as usize;
             if u > 0.0 && u < 1.0 {
                 apply_transient(object.category, events[index], u, state);
             }

@@ -12,6 +12,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use utr_models::{Error, Result};
 
+use super::stream::StreamSpec;
 use super::{HoldOut, Item, Posed, Script, Skill, Split, WorldConfig, clip_seed, generate, pair, questions};
 
 /// Seeds set aside for each skill; more pairs than this per skill are refused.
@@ -35,6 +36,9 @@ pub struct Suite {
     pub demo_seed: u64,
     /// Skills, in report order.
     pub skills: Vec<Skill>,
+    /// Clips are the ends of longer streams; see [`Suite::streams`].
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub stream: Option<StreamSpec>,
     /// How rich the clips are. `held_out` holds for the pairs beyond `held_out_share`.
     pub world: WorldConfig,
 }
@@ -89,6 +93,7 @@ impl Suite {
         if self.skills.is_empty() {
             return Err("skills is empty; name at least one".into());
         }
+        self.stream.map_or(Ok(()), |stream| stream.check())?;
         self.world.check()
     }
 

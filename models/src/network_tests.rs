@@ -1,0 +1,115 @@
+//! Tests of [`super`]: what reaches a question of a stream.
+
+use super::*;
+use crate::config::{TextConfig, VisionConfig};
+use crate::weights::{Init, table};
+
+const FRAMES: usize = 7;
+const WINDOW: usize = 3;
+
+fn random(shape: &[usize], seed: u64, deviation: f32) -> Tensor {
+    use rand::{Rng, SeedableRng};
+    let mut rng = rand_chacha::ChaCha8Rng::seed_from_u64(seed);
+    let data: Vec<f32> =
+        (0..shape.iter().product()).map(|_| rng.random_range(-1.7f32..1.7) * deviation).collect();
+    Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
+}
+
+fn network(layers: usize) -> Network {
+    let vision = VisionConfig {
+        hidden: 8,
+        intermediate: 12,
+        layers: 1,
+        heads: 2,
+        image_size: 16,
+        patch: 4,
+        layer_norm_eps: 1e-6,
+    };
+    let text = TextConfig {
+        hidden: 16,
+        intermediate: 24,
+        layers,
+        heads: 2,
+        kv_heads: 1,
+        head_dim: 8,
+        vocab: 20,
+        rope_theta: 1e4,
+        rms_norm_eps: 1e-6,
+        max_positions: 256,
+        tied: true,
+    };
+    let config = Config { vision, text, feature_layers: vec![1], image_token: 18, video_token: 19 };
+    let weight = |(seed, (name, shape, init)): (u64, (String, Vec<usize>, Init))| {
+        let tensor = match init {
+            Init::One => Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap(),
+            // Larger than in training, so that what one frame does to another shows.
+            Init::Zero | Init::Normal(_) => random(&shape, seed, 0.5),
+        };
+        (name, tensor)
+    };
+    let weights: Weights = (0..).zip(table(&config)).map(weight).collect();
+    Network::new(config, &weights).unwrap()
+}
+
+/// Frames of noise, the one called `changed` of other noise.
+fn patches(network: &Network, frames: std::ops::Range<usize>, changed: Option<usize>) -> Tensor {
+    let rows = network.config.vision.grid().pow(2);
+    let frame = |f: usize| random(&[rows, 48], f as u64 + if changed == Some(f) { 100 } else { 0 }, 1.0);
+    Tensor::cat(&frames.map(frame).collect::<Vec<_>>(), 0).unwrap()
+}
+
+fn asked(patches: Tensor, window: Option<usize>) -> Example {
+    let mut trunk = Span::context(vec![1, 2, 19, 3]);
+    trunk.push(&[4], 1.0);
+    let branch = |id| {
+        let mut span = Span::context(vec![5]);
+        span.push(&[id, 6], 1.0);
+        span
+    };
+    Example { patches: Some(patches), trunk, branches: vec![branch(7), branch(8)], window }
+}
+
+fn nll(network: &Network, changed: Option<usize>, window: Option<usize>) -> Vec<f64> {
+    network.nll(&[asked(patches(network, 0..FRAMES, changed), window)]).unwrap()
+}
+
+fn gap(a: &[f64], b: &[f64]) -> f64 {
+    a.iter().zip(b).map(|(a, b)| (a - b).abs()).fold(0.0, f64::max)
+}
+
+#[test]
+fn with_one_layer_a_frame_that_left_does_nothing_and_the_stream_is_its_newest_frames() {
+    let network = network(1);
+    let whole = nll(&network, None, Some(WINDOW));
+    for changed in 0..FRAMES {
+        let moved = gap(&whole, &nll(&network, Some(changed), Some(WINDOW)));
+        assert_eq!(moved > 1e-4, changed >= FRAMES - WINDOW, "frame {changed} moved the loss by {moved}");
+    }
+    // Positions are relative: the newest frames alone, counted from zero, are the same clip.
+    let newest = asked(patches(&network, FRAMES - WINDOW..FRAMES, None), None);
+    assert!(gap(&whole, &network.nll(&[newest]).unwrap()) < 1e-5);
+}
+
+#[test]
+fn with_more_layers_kept_frames_carry_those_they_saw() {
+    let reach = |layers: usize| {
+        let network = network(layers);
+        let whole = nll(&network, None, Some(WINDOW));
+        let moves = |f: &usize| gap(&whole, &nll(&network, Some(*f), Some(WINDOW))) > 1e-7;
+        (0..FRAMES).find(moves).unwrap()
+    };
+    // Each layer reaches back another window less one.
+    assert_eq!([reach(1), reach(2), reach(3)], [4, 2, 0]);
+}
+
+#[test]
+fn a_clip_within_its_window_is_an_ordinary_one_also_beside_a_stream() {
+    let network = network(2);
+    let (alone, within) = (nll(&network, None, None), nll(&network, None, Some(FRAMES)));
+    assert_eq!(alone, within);
+    let streamed = nll(&network, None, Some(WINDOW));
+    assert!(gap(&alone, &streamed) > 1e-4);
+    let example = |window| asked(patches(&network, 0..FRAMES, None), window);
+    let both = network.nll(&[example(Some(WINDOW)), example(None)]).unwrap();
+    assert!(gap(&both, &[streamed, alone].concat()) < 1e-5);
+}
