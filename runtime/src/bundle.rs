@@ -164,8 +164,8 @@ fn golden_source(folder: &Path, text: &str) -> Result<Source> {
             Err(Error::Bundle(format!("a golden question points outside the bundle, to {}", path.display())))
         }
         other @ (Source::Pattern(_) | Source::Test(_)) => Ok(other),
-        Source::Gst(_) => {
-            Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into()))
-        }
+        Source::Gst(_) | Source::Replay(_) => Err(Error::Bundle(
+            "a golden question names a pipeline or a recording, which no bundle may open".into(),
+        )),
     }
 }

@@ -34,6 +34,9 @@ pub mod report;
 
 pub mod session;
 
+pub mod record;
+pub mod replay;
+
 pub mod ask;
 pub mod budget;
 pub mod bundle;

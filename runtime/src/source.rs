@@ -16,6 +16,8 @@ pub enum Source {
     Test(PatternSpec),
     /// Pictures drawn by this program, the same bytes on every machine (`pattern://`).
     Pattern(PatternSpec),
+    /// A recording (`replay://`).
+    Replay(PathBuf),
     /// A GStreamer pipeline that ends before its sink.
     Gst(String),
 }
@@ -44,7 +46,8 @@ pub const MAX_PATTERN_SIDE: usize = 8192;
 
 /// What `--source` accepts, for messages and help.
 pub const SOURCES_HELP: &str = "a path or file://PATH (video, picture, or folder of numbered pictures), \
-     test://NAME[?frames=&width=&height=&fps=], pattern://NAME[?frames=&width=&height=&fps=&seed=], gst://PIPELINE";
+     test://NAME[?frames=&width=&height=&fps=], pattern://NAME[?frames=&width=&height=&fps=&seed=], replay://FILE.mcap, \
+     gst://PIPELINE";
 
 impl Source {
     /// Parses the text after `--source`.
@@ -67,7 +70,9 @@ impl Source {
                 Err(fail("names no pipeline; write gst://ELEMENT ! ELEMENT, without a sink".into()))
             }
             "gst" => Ok(Source::Gst(rest.trim().trim_end_matches('!').trim().to_string())),
-            later @ ("v4l2" | "csi" | "rtsp" | "rtsps" | "replay") => Err(fail(format!(
+            "replay" if rest.is_empty() => Err(fail("names no recording; write replay://FILE.mcap".into())),
+            "replay" => Ok(Source::Replay(PathBuf::from(rest))),
+            later @ ("v4l2" | "csi" | "rtsp" | "rtsps") => Err(fail(format!(
                 "{later}:// is not in this version; {}accepted are {SOURCES_HELP}",
                 workaround(later)
             ))),
@@ -92,6 +97,7 @@ impl std::fmt::Display for Source {
                 "pattern://{}?frames={}&width={}&height={}&fps={}&seed={}",
                 p.name, p.frames, p.width, p.height, p.fps, p.seed
             ),
+            Source::Replay(path) => write!(f, "replay://{}", path.display()),
             Source::Gst(pipeline) => write!(f, "gst://{pipeline}"),
         }
     }
@@ -225,7 +231,7 @@ mod tests {
 
     #[test]
     fn a_source_of_a_later_version_says_so() {
-        for uri in ["v4l2:///dev/video0", "csi://0", "rtsp://h/s", "replay://f.mcap"] {
+        for uri in ["v4l2:///dev/video0", "csi://0", "rtsp://h/s"] {
             let message = Source::parse(uri).unwrap_err().to_string();
             assert!(message.contains("not in this version"), "{message}");
         }

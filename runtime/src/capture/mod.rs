@@ -12,6 +12,7 @@ mod gst;
 mod gst;
 pub mod live;
 mod pattern;
+mod replay;
 
 use std::time::{Duration, Instant};
 
@@ -127,6 +128,7 @@ pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture
             gst::open_file(path, options)
         }
         Source::Pattern(spec) => Ok(Box::new(pattern::PatternCapture::open(spec)?)),
+        Source::Replay(path) => Ok(Box::new(replay::ReplayCapture::open(path)?)),
         Source::Test(spec) => gst::open_test(spec, options),
         Source::Gst(pipeline) => gst::open_pipeline(pipeline, options),
     }
