@@ -60,7 +60,7 @@ pub struct RecordArgs {
     /// Stop after so many seconds [default: at the end of a clip, or at Ctrl-C]
     #[arg(long, value_name = "S")]
     pub seconds: Option<f64>,
-    /// Stop after so many recorded frames
+    /// Stop after so many recorded frames; those that come while the last questions are answered are recorded too
     #[arg(long, value_name = "N")]
     pub max_frames: Option<u64>,
     /// Longest wait for a frame before the source counts as hung, in seconds

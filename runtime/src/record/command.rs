@@ -33,8 +33,7 @@ pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn 
     let mut note = SessionNote::new(&model.language, encoder, &settings, &record.source.to_string());
     note.fps = Some(fps);
     note.pictures = if record.model_size { Pictures::Model } else { Pictures::Source };
-    let limits = Limits { frames: record.max_frames, ..Limits::default() };
-    let recorder = Arc::new(Recorder::create(&record.output, &note, limits)?);
+    let recorder = Arc::new(Recorder::create(&record.output, &note, Limits::default())?);
     let capture = CaptureOptions { timeout: record.timeout, interrupt: interrupt.clone() };
     let options = SessionOptions {
         settings,
@@ -74,8 +73,9 @@ fn follow(record: &Record, session: Session, recorder: &Recorder, interrupt: &In
     let began = Instant::now();
     let mut due = record.every.map(|every| began + every);
     loop {
-        let enough = record.length.is_some_and(|length| began.elapsed() >= length);
-        if session.ended() || enough || recorder.full() {
+        let long = record.length.is_some_and(|length| began.elapsed() >= length);
+        let many = record.max_frames.is_some_and(|most| recorder.report().frames >= most);
+        if session.ended() || long || many {
             break;
         }
         if interrupt.requested() || recorder.failed() {

@@ -34,13 +34,11 @@ pub struct Limits {
     pub items: usize,
     /// Bytes of pictures.
     pub bytes: u64,
-    /// Frames after which the recording is full.
-    pub frames: Option<u64>,
 }
 
 impl Default for Limits {
     fn default() -> Self {
-        Self { items: 64, bytes: 96 << 20, frames: None }
+        Self { items: 64, bytes: 96 << 20 }
     }
 }
 
@@ -79,7 +77,6 @@ enum Picture {
 #[derive(Default)]
 struct Shared {
     waiting_bytes: AtomicU64,
-    offered: AtomicU64,
     frames: AtomicU64,
     answers: AtomicU64,
     lost_frames: AtomicU64,
@@ -140,11 +137,6 @@ impl Recorder {
         })
     }
 
-    /// Whether as many frames came as were wanted.
-    pub fn full(&self) -> bool {
-        self.limits.frames.is_some_and(|most| self.shared.offered.load(Ordering::SeqCst) >= most)
-    }
-
     /// Whether the file cannot be written any more; [`Recorder::finish`] says why.
     pub fn failed(&self) -> bool {
         self.shared.failed.load(Ordering::SeqCst)
@@ -200,9 +192,6 @@ impl Recorder {
 
 impl Observer for Recorder {
     fn frame(&self, frame: &Frame, look: &Look) {
-        if self.full() {
-            return;
-        }
         let note = FrameNote {
             sequence: 0,
             index: frame.stamp.index,
@@ -226,7 +215,6 @@ impl Observer for Recorder {
             };
             What::Frame { picture, frame: Expected { note, captured: frame.captured } }
         };
-        self.shared.offered.fetch_add(u64::from(look.taken), Ordering::SeqCst);
         if !self.send(what, bytes as u64) && look.taken {
             self.shared.lost_frames.fetch_add(1, Ordering::SeqCst);
         }

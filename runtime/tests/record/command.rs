@@ -33,7 +33,7 @@ fn saved(folder: &Path) -> (PathBuf, String) {
         "--source",
         "pattern://squares?frames=40&width=150&height=100",
         "--question",
-        "What moves?",
+        "What happens in the clip?",
         "--question",
         "What is at the left?",
         "--record",
@@ -122,7 +122,7 @@ fn another_bundle_is_refused_unless_forced_and_odd_wishes_are() {
         (vec!["ask", "--source", "replay:///nowhere.mcap"], "/nowhere.mcap"),
         (vec!["record", "--source", "pattern://squares", "--output", path.to_str().unwrap()], "exists"),
         (vec!["record", "--source", "pattern://squares", "--output", "/nowhere/a.mcap"], "/nowhere/a.mcap"),
-        (vec!["record", "--source", "pattern://squares", "--output", "x", "--seconds", "-1"], "--seconds"),
+        (vec!["record", "--source", "pattern://squares", "--output", "x", "--seconds=-1"], "--seconds"),
     ] {
         let output = utr(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");
@@ -142,7 +142,7 @@ fn a_recorded_session_comes_again_in_its_mode() {
         "--window-mode",
         "rolling",
         "--question",
-        "What moves?",
+        "What happens in the clip?",
         "--every",
         "0.2",
         "--max-frames",
@@ -150,20 +150,15 @@ fn a_recorded_session_comes_again_in_its_mode() {
     ]);
     let recorded = utr(&arguments);
     assert!(recorded.status.success(), "{}", text(&recorded.stderr));
-    assert!(text(&recorded.stdout).contains("recorded  60 frames"), "{}", text(&recorded.stdout));
     let recording = Recording::open(&path).unwrap();
     assert!(recording.answers() >= 2, "asked on the way and at the end");
     let again = utr(&["ask", "--source", &source, "--json"]);
     let answers: Vec<Value> =
         text(&again.stdout).lines().map(|line| serde_json::from_str(line).unwrap()).collect();
     assert_eq!(answers.len(), recording.answers());
-    // The last questions may stand on frames behind the sixtieth, which is the last one recorded.
-    let (asked, left): (Vec<_>, Vec<_>) = answers.iter().partition(|answer| answer["reason"].is_null());
-    assert!(!asked.is_empty() && asked.iter().all(|answer| answer["equal"] == true), "{answers:?}");
-    assert!(
-        left.iter().all(|answer| answer["reason"].as_str().unwrap().contains("not all frames")),
-        "{left:?}"
-    );
+    assert!(answers.iter().all(|answer| answer["equal"] == true), "{answers:?}");
+    assert_eq!(again.status.code(), Some(0));
+    assert!((60..2000).contains(&recording.frames().len()));
 }
 
 #[test]
@@ -187,7 +182,7 @@ fn a_killed_recorder_leaves_a_file_that_replays() {
     let recording = Recording::open(&path).unwrap();
     assert!(recording.frames().len() >= 20 && recording.flaw().unwrap().contains("cut off"));
     let source = format!("replay://{}", path.display());
-    let output = utr(&["ask", "--source", &source, "--question", "What moves?", "--json"]);
+    let output = utr(&["ask", "--source", &source, "--question", "What happens in the clip?", "--json"]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     let newest = recording.frames().last().unwrap().stamp.index;
     assert_eq!(answer["frames"].as_array().unwrap().last().unwrap()["index"], newest);

@@ -3,6 +3,7 @@
 use std::path::Path;
 use std::sync::Arc;
 
+use utr_models::generate::Sampling;
 use utr_models::manifest::WindowMode;
 use utr_runtime::answer::{Answerer, Question};
 use utr_runtime::capture::{self, CaptureOptions, Frame};
@@ -72,8 +73,9 @@ impl Studio {
         self.recorder.frame(frame, &look);
     }
 
-    pub fn ask(&mut self, text: &str) {
-        let question = Question::new(text);
+    pub fn ask(&mut self, text: &str, temperature: f32) {
+        let sampling = Sampling { temperature, seed: 7, max_tokens: 64, ..Sampling::default() };
+        let question = Question::new(text).with_sampling(sampling);
         let view = self.seeing.view();
         let outcome = self.answerer.answer(&view, &question, &Interrupt::default(), &mut |_| Ok(()));
         self.recorder.answer(&question, &outcome);
