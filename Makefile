@@ -16,7 +16,7 @@ help:
 	@echo "make demo        ask the shipped model five questions about a clip, with the right answers beside"
 	@echo "make test        every test of the workspace"
 	@echo "make test-peers  compare with transformers, llama.cpp and onnxruntime (a virtual environment, several GB)"
-	@echo "make fuzz        every parser of what comes from outside, SECONDS=60 each (nightly Rust and cargo-fuzz)"
+	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
@@ -37,12 +37,9 @@ test-peers: setup
 	@cargo build --release --workspace --bin utr --bin utr-train --example peer
 	@$(VENV)/bin/python tests/peers/run.py
 
-SECONDS ?= 60
+FUZZ_SECONDS ?= 60
 fuzz: setup
-	@command -v cargo-fuzz > /dev/null || { echo "make fuzz: cargo-fuzz is missing; cargo install --locked cargo-fuzz"; exit 1; }
-	@cd tests/fuzz && cargo +nightly run --quiet --release --bin seeds
-	@cd tests/fuzz && for target in source manifest recording snapshot template; do \
-		cargo +nightly fuzz run --fuzz-dir . $$target -- -max_total_time=$(SECONDS) -rss_limit_mb=1024 -timeout=10 -print_final_stats=1; done
+	@tests/fuzz/run $(FUZZ_SECONDS)
 
 onnxruntime:
 	@library=$$(.ci/onnxruntime $(VENV)) && echo "export ORT_DYLIB_PATH=$$library"

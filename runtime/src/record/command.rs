@@ -45,6 +45,10 @@ pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn 
     let followed = Session::start(model, &record.source, options, interrupt)
         .and_then(|session| follow(record, session, &recorder, interrupt));
     let report = recorder.finish();
+    if followed.is_err() && recorder.report().frames == 0 {
+        // A source that never delivered leaves no empty file in the way of the next try.
+        let _ = std::fs::remove_file(&record.output);
+    }
     followed?;
     let report = report?;
     let bytes = std::fs::metadata(&record.output).map(|file| file.len()).unwrap_or_default();

@@ -129,6 +129,9 @@ fn another_bundle_is_refused_unless_forced_and_odd_wishes_are() {
         assert!(text(&output.stderr).contains(says), "{arguments:?}: {}", text(&output.stderr));
     }
     assert!(utr(&["ask", "--source", &source, "--question", "x", "--force"]).status.code() == Some(2));
+    let left = folder.path().join("left.mcap");
+    let output = utr(&["record", "--source", "/nowhere.mp4", "--output", left.to_str().unwrap()]);
+    assert!(output.status.code() == Some(2) && !left.exists(), "no empty file is left");
 }
 
 #[test]
