@@ -66,10 +66,10 @@ impl Source {
             "file" => file_path(rest).map(Source::Path).map_err(fail),
             "test" => pattern(rest, "smpte", (320, 240), false).map(Source::Test).map_err(fail),
             "pattern" => pattern(rest, "squares", (96, 96), true).map(Source::Pattern).map_err(fail),
-            "gst" if rest.trim().is_empty() => {
-                Err(fail("names no pipeline; write gst://ELEMENT ! ELEMENT, without a sink".into()))
-            }
-            "gst" => Ok(Source::Gst(rest.trim().trim_end_matches('!').trim().to_string())),
+            "gst" => match rest.trim().trim_end_matches(|c: char| c == '!' || c.is_whitespace()) {
+                "" => Err(fail("names no pipeline; write gst://ELEMENT ! ELEMENT, without a sink".into())),
+                pipeline => Ok(Source::Gst(pipeline.to_string())),
+            },
             "replay" if rest.is_empty() => Err(fail("names no recording; write replay://FILE.mcap".into())),
             "replay" => Ok(Source::Replay(PathBuf::from(rest))),
             later @ ("v4l2" | "csi" | "rtsp" | "rtsps") => Err(fail(format!(
@@ -237,7 +237,7 @@ mod tests {
         }
         assert!(Source::parse("http://x").unwrap_err().to_string().contains("unknown"));
         assert!(Source::parse("  ").is_err());
-        assert!(Source::parse("gst://").is_err());
+        assert!(Source::parse("gst://").is_err() && Source::parse("gst:// ! !").is_err());
     }
 
     proptest! {

@@ -9,7 +9,7 @@ use utr_models::bundle::Bundle;
 
 thread_local!(static FOLDER: OnceCell<tempfile::TempDir> = const { OnceCell::new() });
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: utr_fuzz::seed("manifest"), |bytes: &[u8]| {
     FOLDER.with(|folder| {
         let folder = folder.get_or_init(|| tempfile::tempdir().expect("a folder")).path();
         let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();

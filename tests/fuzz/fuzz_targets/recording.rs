@@ -8,7 +8,7 @@ use utr_runtime::record::Recording;
 
 thread_local!(static FOLDER: OnceCell<tempfile::TempDir> = const { OnceCell::new() });
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: utr_fuzz::seed("recording"), |bytes: &[u8]| {
     FOLDER.with(|folder| {
         let path = folder.get_or_init(|| tempfile::tempdir().expect("a folder")).path().join("a.mcap");
         std::fs::write(&path, bytes).expect("a file");

@@ -11,7 +11,7 @@ use utr_runtime::window::EncodedFrame;
 
 static KNOWN: OnceLock<(Arc<Language>, Vec<Arc<EncodedFrame>>)> = OnceLock::new();
 
-fuzz_target!(|bytes: &[u8]| {
+fuzz_target!(init: utr_fuzz::seed("snapshot"), |bytes: &[u8]| {
     let (language, frames) = KNOWN.get_or_init(|| (language(), frames()));
     let _ = read_snapshot(&mut &*bytes, bytes.len() as u64, language, SETTINGS_KV, frames);
 });

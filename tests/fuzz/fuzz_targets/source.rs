@@ -4,7 +4,8 @@
 use libfuzzer_sys::fuzz_target;
 use utr_runtime::source::Source;
 
-fuzz_target!(|text: &str| {
+fuzz_target!(init: utr_fuzz::seed("source"), |bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(source) = Source::parse(text) {
         let again = Source::parse(&source.to_string());
         assert!(again.is_ok(), "{source} is not understood again: {again:?}");

@@ -6,7 +6,8 @@ use std::collections::BTreeMap;
 use libfuzzer_sys::fuzz_target;
 use utr_models::prompt::{ChatTemplate, Kind, Message, Role};
 
-fuzz_target!(|text: &str| {
+fuzz_target!(init: utr_fuzz::seed("template"), |bytes: &[u8]| {
+    let Ok(text) = std::str::from_utf8(bytes) else { return };
     for kind in [Kind::Tokenizer, Kind::Processor] {
         let variables = BTreeMap::from([("eos_token".to_string(), "<|im_end|>".to_string())]);
         if let Ok(template) = ChatTemplate::new(text.to_string(), "template".into(), variables, kind) {
