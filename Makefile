@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers onnxruntime lint deny setup
+.PHONY: help demo test test-peers fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -17,6 +17,7 @@ help:
 	@echo "make demo        ask the shipped model five questions about a clip, with the right answers beside"
 	@echo "make test        every test of the workspace"
 	@echo "make test-peers  compare with transformers, llama.cpp and onnxruntime (a virtual environment, several GB)"
+	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
@@ -28,13 +29,18 @@ demo: setup
 
 # Without ONNX Runtime (no network) the tests that need it say so and the others run.
 test: setup
-	@if library=$$(.ci/onnxruntime $(VENV)); then export ORT_DYLIB_PATH="$$library"; fi; cargo test --release --workspace
+	@if library=$$(.ci/onnxruntime $(VENV)); then export ORT_DYLIB_PATH="$$library"; fi; \
+	if python=$$(.ci/mcap $(VENV)); then export UTR_MCAP_PYTHON="$$python"; fi; cargo test --release --workspace
 	@echo "make test: everything passed"
 
 test-peers: setup
 	@tests/peers/venv.sh $(VENV)
 	@cargo build --release --workspace --bin utr --bin utr-train --example peer
 	@$(VENV)/bin/python tests/peers/run.py
+
+FUZZ_SECONDS ?= 60
+fuzz: setup
+	@tests/fuzz/run $(FUZZ_SECONDS)
 
 onnxruntime:
 	@library=$$(.ci/onnxruntime $(VENV)) && echo "export ORT_DYLIB_PATH=$$library"

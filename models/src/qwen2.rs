@@ -6,7 +6,7 @@
 
 use crate::config::TextConfig;
 use crate::error::{Error, Result};
-use crate::ops::{self, Packing, Rope, Sequence};
+use crate::ops::{self, Packing, Sequence};
 use crate::quantized::Quantized;
 use crate::vision::take;
 use crate::weights::Weights;

@@ -14,6 +14,7 @@ use crate::cli::Ask;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
 use crate::pipeline::Pipeline;
+use crate::record::{SessionNote, save_view};
 
 /// Runs the command; `bundle` is the folder to load.
 ///
@@ -29,26 +30,36 @@ pub fn run(
     let options =
         CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
+    let session = SessionNote::new(&model.language, model.encoder.name(), &settings, &ask.source.to_string());
     let mut pipeline = Pipeline::new(model, &settings, interrupt.clone())?;
     let mut asked = Instant::now();
     pipeline.watch(&ask.source, frame_sampling, &options)?;
+    let mut recorded = Vec::new();
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
         let question =
             Question { prompt: ask.prompt, sampling, asked, evidence: ask.evidence, ..Question::new(text) };
-        if ask.json {
-            let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
+        let view = pipeline.view();
+        let answer = if ask.json {
+            let answer = pipeline.answer(&view, &question, &mut |_| Ok(()))?;
             serde_json::to_writer(&mut *out, &answer).context("writing the answer")?;
             writeln!(out)?;
+            answer
         } else {
             if echo {
                 writeln!(out, "? {text}")?;
             }
-            let answer = pipeline.ask(&question, &mut |piece| write_piece(out, piece))?;
+            let answer = pipeline.answer(&view, &question, &mut |piece| write_piece(out, piece))?;
             writeln!(out)?;
             write!(out, "{}", Summary(&answer))?;
-        }
+            answer
+        };
         out.flush()?;
+        if let Some(path) = &ask.record {
+            // Written anew with each answer, so that what was answered is kept whatever comes next.
+            recorded.push((question, answer));
+            save_view(path, &session, &view, &recorded)?;
+        }
         asked = Instant::now();
     }
     Ok(())

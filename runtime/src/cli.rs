@@ -18,6 +18,7 @@ use crate::error::{Error, Result};
 use crate::evidence::Wanted;
 use crate::load::Defaults;
 use crate::pipeline::Settings;
+use crate::record::RecordArgs;
 use crate::sample::Sampling;
 use crate::source::{SOURCES_HELP, Source};
 use crate::window::CAPACITY;
@@ -34,12 +35,16 @@ pub struct Cli {
 /// The subcommands of this version.
 #[derive(Debug, Subcommand)]
 pub enum Command {
-    /// Ask one or more questions about a clip
+    /// Ask one or more questions about a clip, or a recording's questions again
     Ask(AskArgs),
+    /// Ask standing questions of a live source: one JSON line per answer
+    Watch(crate::watch::WatchArgs),
     /// Ask with the real, the shuffled, the reversed and the single-frame window: was time used?
     Probe(crate::probe::ProbeArgs),
     /// Measure this machine with a model, beside what it could do at most
     Bench(crate::bench::BenchArgs),
+    /// Write what a live window sees and answers into a file that reproduces it
+    Record(RecordArgs),
     /// Look into a bundle
     #[command(subcommand)]
     Bundle(BundleCommand),
@@ -53,9 +58,15 @@ pub struct AskArgs {
     /// Where frames come from: a path or file://, /dev/videoN, csi://N, rtsp://…, test://NAME, pattern://NAME, gst://PIPELINE
     #[arg(long, value_name = "URI")]
     pub source: String,
-    /// The question; give it several times to ask several questions of the same frames
-    #[arg(long, value_name = "TEXT", required = true)]
+    /// The question; give it several times to ask several questions of the same frames [a recording is asked its own again]
+    #[arg(long, value_name = "TEXT")]
     pub question: Vec<String>,
+    /// Write the window with questions and answers into a file that reproduces them
+    #[arg(long, value_name = "FILE", requires = "question")]
+    pub record: Option<PathBuf>,
+    /// Ask a recording's questions again also where another bundle answered them
+    #[arg(long, conflicts_with = "question")]
+    pub force: bool,
     /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -179,8 +190,12 @@ pub struct DoctorArgs {
 pub struct Ask {
     /// Parsed.
     pub source: Source,
-    /// Checked, at least one.
+    /// Checked; none where a recording is asked its own.
     pub questions: Vec<String>,
+    /// As typed.
+    pub record: Option<PathBuf>,
+    /// As typed.
+    pub force: bool,
     /// As typed.
     pub bundle: Option<PathBuf>,
     /// As typed; what was left open is the model's to say ([`Ask::settle`]).
@@ -216,6 +231,14 @@ impl AskArgs {
         if self.max_tokens == Some(0) {
             return refuse("--max-tokens 0 leaves no room for an answer; give 1 or more".into());
         }
+        let source = Source::parse(&self.source)?;
+        let replays = self.question.is_empty() && matches!(source, Source::Replay(_));
+        if self.question.is_empty() && !replays {
+            return refuse("there is no question; write one after --question".into());
+        }
+        if self.force && !replays {
+            return refuse("--force is for asking a recording's questions again".into());
+        }
         self.question.iter().try_for_each(|question| check_question(question))?;
         let rate = match self.fps {
             Some(fps) if fps.is_finite() && fps > 0.0 => Rate::Newest(fps),
@@ -231,7 +254,9 @@ impl AskArgs {
         };
         tokens.over(TokenSampling::default()).validate()?;
         Ok(Ask {
-            source: Source::parse(&self.source)?,
+            source,
+            record: self.record,
+            force: self.force,
             questions: self.question,
             bundle: self.bundle,
             frames: self.frames,

@@ -19,7 +19,8 @@ use crate::window::EncodedFrame;
 const SINGLE_FRAMES: usize = 4;
 
 /// What to say about an answer's frames.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Wanted {
     /// Nothing.
     #[default]

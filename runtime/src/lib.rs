@@ -34,6 +34,10 @@ pub mod report;
 
 pub mod session;
 
+pub mod record;
+pub mod replay;
+pub mod watch;
+
 pub mod ask;
 pub mod bench;
 pub mod board;

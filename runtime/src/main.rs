@@ -15,10 +15,11 @@ use std::process::ExitCode;
 
 use clap::Parser;
 use utr_runtime::capture::CaptureOptions;
-use utr_runtime::cli::{self, BundleCommand, Cli, Command, DoctorArgs};
+use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs};
 use utr_runtime::interrupt::Interrupt;
+use utr_runtime::replay::{self, ReplayOptions};
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe};
+use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, watch};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -66,7 +67,17 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
         Command::Ask(arguments) => {
             let resolved = arguments.resolve()?;
             let folder = bundle_folder(resolved.bundle.clone())?;
+            if let (Source::Replay(path), true) = (&resolved.source, resolved.questions.is_empty()) {
+                let Ask { encoder, force, json, .. } = resolved;
+                let options = ReplayOptions { encoder, force, json };
+                return replay::run(path, &folder, options, interrupt, &mut out);
+            }
             ask::run(&resolved, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Watch(arguments) => {
+            let folder = bundle_folder(arguments.bundle.clone())?;
+            watch::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Probe(arguments) => {
@@ -80,6 +91,12 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
                 None => bundle_folder(arguments.bundle.clone())?,
             };
             bench::run(&arguments, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Record(arguments) => {
+            let resolved = arguments.resolve()?;
+            let folder = bundle_folder(resolved.bundle.clone())?;
+            record::run(&resolved, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Bundle(BundleCommand::Inspect { dir, json }) => {

@@ -8,6 +8,7 @@
 use std::sync::Arc;
 use std::time::Instant;
 
+use serde::{Deserialize, Serialize};
 use utr_models::manifest::WindowMode;
 
 use crate::answer::{Answer, Answerer, Question};
@@ -23,7 +24,7 @@ use crate::source::Source;
 use crate::window::{EncodedFrame, Window};
 
 /// How a stream is followed.
-#[derive(Clone, Debug)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Settings {
     /// Frames of the window, 1 to 32.
     pub frames: usize,
@@ -175,6 +176,26 @@ impl Seeing {
         Ok(read)
     }
 
+    /// Goes on from a window that was read before, in `rolling`.
+    ///
+    /// # Errors
+    /// As [`Prefill::resume`]; nothing is then changed.
+    pub fn resume(&mut self, reading: Reading) -> Result<()> {
+        let frames: Vec<_> = reading.frames().cloned().collect();
+        self.prefill.resume(reading)?;
+        self.window.clear();
+        frames.into_iter().for_each(|frame| drop(self.window.push(frame)));
+        Ok(())
+    }
+
+    /// Encodes frames without taking them.
+    ///
+    /// # Errors
+    /// Whatever encoding reports.
+    pub fn encode(&mut self, frames: &[Arc<Frame>]) -> Result<Vec<Arc<EncodedFrame>>> {
+        encode_frames(self.encoder.as_mut(), frames, &self.interrupt)
+    }
+
     /// Forgets all frames.
     pub fn clear(&mut self) {
         self.window.clear();
@@ -248,8 +269,26 @@ impl Pipeline {
         question: &Question,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Answer> {
-        let view = self.seeing.view();
-        self.answerer.answer(&view, question, &self.interrupt, on_text)
+        let view = self.view();
+        self.answer(&view, question, on_text)
+    }
+
+    /// As [`Seeing::view`].
+    pub fn view(&mut self) -> View {
+        self.seeing.view()
+    }
+
+    /// As [`Answerer::answer`].
+    ///
+    /// # Errors
+    /// As [`Answerer::answer`].
+    pub fn answer(
+        &mut self,
+        view: &View,
+        question: &Question,
+        on_text: &mut dyn FnMut(&str) -> Result<()>,
+    ) -> Result<Answer> {
+        self.answerer.answer(view, question, &self.interrupt, on_text)
     }
 
     /// The side that sees, the side that answers.

@@ -47,9 +47,19 @@ impl Prefix {
         Ok(Arc::new(Self { tokens: tokens.to_vec(), span }))
     }
 
+    /// A prompt that was read before, from its keys and values.
+    pub fn restored(tokens: Vec<u32>, span: Span) -> Arc<Self> {
+        Arc::new(Self { tokens, span })
+    }
+
     /// The prompt's tokens.
     pub fn tokens(&self) -> &[u32] {
         &self.tokens
+    }
+
+    /// Their keys and values.
+    pub fn span(&self) -> &Span {
+        &self.span
     }
 }
 
@@ -75,6 +85,29 @@ impl Reading {
         Self { prefix, frames: Deque::new(), gone: VecDeque::new() }
     }
 
+    /// What was read before, from its keys and values; `gone` are the frames let go, the newest last.
+    ///
+    /// # Errors
+    /// [`Error::Decoder`] for more than 32 frames.
+    pub fn restored(
+        prefix: Arc<Prefix>,
+        frames: Vec<(Arc<EncodedFrame>, Lease)>,
+        gone: Vec<Stamp>,
+    ) -> Result<Self> {
+        let mut reading = Self { prefix, frames: Deque::new(), gone: gone.into() };
+        for (frame, span) in frames {
+            let read = ReadFrame { frame, span: Arc::new(span) };
+            reading.hold(read)?;
+        }
+        Ok(reading)
+    }
+
+    fn hold(&mut self, read: ReadFrame) -> Result<()> {
+        self.frames
+            .push_back(read)
+            .map_err(|_| Error::Decoder(format!("a reading holds at most {CAPACITY} frames")))
+    }
+
     /// Reads the next frame into `span`.
     ///
     /// # Errors
@@ -88,10 +121,7 @@ impl Reading {
     ) -> Result<()> {
         let start = self.end();
         read(decoder, &self.past(), Place { own: &mut span, start }, &frame.tokens, interrupt)?;
-        let read = ReadFrame { frame: Arc::clone(frame), span: Arc::new(span) };
-        self.frames
-            .push_back(read)
-            .map_err(|_| Error::Decoder(format!("a reading holds at most {CAPACITY} frames")))
+        self.hold(ReadFrame { frame: Arc::clone(frame), span: Arc::new(span) })
     }
 
     /// Lets the oldest frame go; the others move up by its positions. Its influence on them stays, at most `remember` frames back.
@@ -131,6 +161,16 @@ impl Reading {
     /// The frames, oldest first.
     pub fn frames(&self) -> impl Iterator<Item = &Arc<EncodedFrame>> {
         self.frames.iter().map(|read| &read.frame)
+    }
+
+    /// The frames' keys and values, oldest first.
+    pub fn spans(&self) -> impl Iterator<Item = &Span> {
+        self.frames.iter().map(|read| &**read.span)
+    }
+
+    /// The frames let go that can still have an influence, the newest last.
+    pub fn gone(&self) -> impl Iterator<Item = Stamp> {
+        self.gone.iter().copied()
     }
 
     /// Frames read.
@@ -276,6 +316,24 @@ impl Prefill {
     /// The mode.
     pub fn mode(&self) -> WindowMode {
         self.mode
+    }
+
+    /// Goes on from what was read before; only `rolling` can, because it holds one reading.
+    ///
+    /// # Errors
+    /// [`Error::Decoder`] in another mode, for another prompt, or for more frames than the window holds.
+    pub fn resume(&mut self, reading: Reading) -> Result<()> {
+        let same = self.prefix.as_ref().is_some_and(|own| own.tokens() == reading.prefix().tokens());
+        if self.mode != WindowMode::Rolling || !same || reading.len() > self.limit {
+            return Err(Error::Decoder(format!(
+                "a reading of {} frames cannot go on in a {:?} window of {} with its prompt",
+                reading.len(),
+                self.mode,
+                self.limit
+            )));
+        }
+        self.older = Some(reading);
+        Ok(())
     }
 
     /// Forgets all frames; the prompt stays.

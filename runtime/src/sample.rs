@@ -25,7 +25,7 @@ pub const LIVE_FPS: f64 = 2.0;
 /// Which frames to take.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub enum Sampling {
-    /// What fits the source: uniform for a clip, the newest at `fps` for a live one.
+    /// What fits the source: uniform for a clip, the newest at `fps` for a live one, the newest for a recording.
     Default {
         /// Frames per second of a live source, above zero.
         fps: f64,
@@ -85,6 +85,10 @@ pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> 
             let mut clip = capture::open(source, options)?;
             if clip.live() {
                 newest(clip.as_mut(), fps, frames)
+            } else if let (Source::Replay(_), Some(total)) = (source, clip.total()) {
+                // They were chosen when they were recorded.
+                let indices: Vec<usize> = (total.saturating_sub(frames)..total).collect();
+                pick(clip.as_mut(), &indices, total)
             } else {
                 uniform(clip, source, frames, options, KEEP_BYTES)
             }
@@ -145,6 +149,8 @@ fn uniform(
 fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampled> {
     let mut frames: Vec<Arc<Frame>> = Vec::with_capacity(indices.len());
     let mut wanted = indices.iter().copied().peekable();
+    // Counted here: a recording's frames keep the numbers they had in their source.
+    let mut place = 0;
     while let Some(&index) = wanted.peek() {
         let Some(stamp) = clip.advance()? else {
             return Err(Error::capture(
@@ -154,12 +160,13 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
                 ),
             ));
         };
-        if stamp.index == index {
+        if place == index {
             let frame = take(clip, stamp)?;
             while wanted.next_if_eq(&index).is_some() {
                 frames.push(Arc::clone(&frame));
             }
         }
+        place += 1;
     }
     Ok(Sampled { frames, total, dropped: clip.dropped() })
 }

@@ -87,10 +87,10 @@ impl Source {
                 Err(fail("names no recording; write replay://FILE.mcap".to_string()))
             }
             "replay" => Ok(Source::Replay(PathBuf::from(rest))),
-            "gst" if rest.trim().is_empty() => {
-                Err(fail("names no pipeline; write gst://ELEMENT ! ELEMENT, without a sink".into()))
-            }
-            "gst" => Ok(Source::Gst(rest.trim().trim_end_matches('!').trim().to_string())),
+            "gst" => match rest.trim().trim_end_matches(|c: char| c == '!' || c.is_whitespace()) {
+                "" => Err(fail("names no pipeline; write gst://ELEMENT ! ELEMENT, without a sink".into())),
+                pipeline => Ok(Source::Gst(pipeline.to_string())),
+            },
             other => Err(fail(format!("the scheme {other}:// is unknown; accepted are {SOURCES_HELP}"))),
         }
     }

@@ -12,6 +12,7 @@ mod gst;
 mod gst;
 pub mod live;
 mod pattern;
+mod replay;
 
 use std::path::Path;
 use std::time::{Duration, Instant};
@@ -121,14 +122,11 @@ pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture
     match source {
         Source::Path(path) | Source::Loop(path) => open_path(path, options),
         Source::Pattern(spec) => Ok(Box::new(pattern::PatternCapture::open(spec)?)),
+        Source::Replay(path) => Ok(Box::new(replay::ReplayCapture::open(path)?)),
         Source::Test(spec) => gst::open_test(spec, options),
         Source::V4l2 { device, camera } => gst::open_v4l2(device, camera, options),
         Source::Csi { sensor, camera } => gst::open_csi(*sensor, camera, options),
         Source::Rtsp(spec) => gst::open_rtsp(spec, options),
-        Source::Replay(path) => Err(Error::capture(
-            format!("replay://{}", path.display()),
-            "recordings are not read in this version; give the frames as a folder of pictures",
-        )),
         Source::Gst(pipeline) => gst::open_pipeline(pipeline, options),
     }
 }

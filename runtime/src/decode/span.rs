@@ -5,6 +5,8 @@
 //! means the same wherever it stands: it can be re-anchored, shared between windows and dropped, and nothing in it is copied,
 //! rotated again or moved. Storage is f32, f16, or 8 bits with a scale for every 32 values. No arithmetic on queries here.
 
+mod bytes;
+
 use std::ops::{Deref, DerefMut};
 use std::sync::{Arc, Mutex, PoisonError};
 

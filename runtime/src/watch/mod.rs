@@ -1,0 +1,314 @@
+//! `utr watch`: standing questions about a live source.
+//!
+//! Comes in: a source, questions, a schedule. Goes out: one JSON line per answer that counts, and where asked for a command or a webhook that gets the
+//! same line. What counts is said by [`Gate`]: every answer, or only changes, only after several alike, not again within a cool-down. What
+//! happens to the source is told on standard error. It ends with a clip or at Ctrl-C.
+
+mod act;
+mod gate;
+
+use std::io::Write;
+use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use anyhow::Context;
+use serde::Serialize;
+
+use crate::answer::{Answer, Question, check_question};
+use crate::capture::CaptureOptions;
+use crate::capture::live::{LiveOptions, LiveState, Pacing};
+use crate::cli::{self, Mode};
+use crate::decode::KvPrecision;
+use crate::encode::EncoderKind;
+use crate::error::{Error, Result};
+use crate::evidence::Wanted;
+use crate::interrupt::Interrupt;
+use crate::load::Model;
+use crate::pipeline::Settings;
+use crate::session::{Session, SessionOptions};
+use crate::source::{SOURCES_HELP, Source};
+
+use act::{Actor, Command};
+use gate::{Gate, Rules};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_millis(20);
+
+/// `utr watch`, as typed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct WatchArgs {
+    /// Where frames come from
+    #[arg(long, value_name = "URI", help = SOURCES_HELP)]
+    pub source: String,
+    /// A standing question; give it several times to watch for several things
+    #[arg(long, value_name = "TEXT", required = true)]
+    pub question: Vec<String>,
+    /// Time between two times that a question is asked, such as 500ms, 2s, 1m
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    pub every: Duration,
+    /// Only answers that differ from the last one that counted
+    #[arg(long)]
+    pub on_change: bool,
+    /// Only answers that begin with this, whatever the case, such as yes
+    #[arg(long, value_name = "TEXT")]
+    pub when: Option<String>,
+    /// How often in a row a new answer must be given before it counts
+    #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
+    pub hysteresis: u32,
+    /// Time after an answer that counted in which no other one of that question does
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    pub cool_down: Duration,
+    /// Run this through the shell with the JSON line on its standard input
+    #[arg(long, value_name = "CMD", conflicts_with = "webhook")]
+    pub exec: Option<String>,
+    /// POST the JSON line there (http://; for https use --exec with curl)
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Frames in the window, 1 to 32 [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
+    /// Frames taken per second [default: the bundle's]
+    #[arg(long, value_name = "F")]
+    pub fps: Option<f64>,
+    /// What happens when the window slides [default: the bundle's for live sources]
+    #[arg(long, value_name = "MODE")]
+    pub window_mode: Option<Mode>,
+    /// How keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+    /// Instructions before the conversation [default: the chat template's]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// Most tokens of an answer [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
+    #[arg(long, value_name = "ENGINE")]
+    pub encoder: Option<EncoderKind>,
+    /// Say with each answer which frames it stands on
+    #[arg(long)]
+    pub evidence: bool,
+    /// Longest silence of the source before it is opened again, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub capture_timeout: f64,
+}
+
+/// One printed line.
+#[derive(Serialize)]
+struct Line<'a> {
+    /// Milliseconds since 1970.
+    time_ms: u64,
+    question: &'a str,
+    /// The last answer that counted; none for the first.
+    before: Option<&'a str>,
+    #[serde(flatten)]
+    answer: &'a Answer,
+}
+
+/// Runs the command; `bundle` is the folder to load.
+///
+/// # Errors
+/// Whatever loading, the source and standard output report. A question that cannot be answered is told on standard error and asked again.
+pub fn run(
+    arguments: &WatchArgs,
+    bundle: &Path,
+    interrupt: &Interrupt,
+    out: &mut dyn Write,
+) -> anyhow::Result<()> {
+    arguments.question.iter().try_for_each(|question| check_question(question))?;
+    let source = Source::parse(&arguments.source)?;
+    let action = action(arguments)?;
+    let model = Model::open(bundle, arguments.encoder)?;
+    let options = options(arguments, &model, interrupt)?;
+    let session = Session::start(model, &source, options, interrupt)?;
+    let mut watch = Watch {
+        arguments,
+        session,
+        gates: arguments.question.iter().map(|_| Gate::new(rules(arguments))).collect(),
+        actor: action.map(Actor::start).transpose()?,
+        told: None,
+    };
+    match watch.follow(interrupt, out) {
+        Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => Ok(()),
+        other => other,
+    }
+}
+
+fn rules(arguments: &WatchArgs) -> Rules {
+    Rules {
+        on_change: arguments.on_change,
+        when: arguments.when.clone(),
+        in_a_row: arguments.hysteresis,
+        cool_down: arguments.cool_down,
+    }
+}
+
+fn action(arguments: &WatchArgs) -> Result<Option<Command>> {
+    if let Some(command) = &arguments.exec {
+        return Ok(Some(Command::Exec(command.clone())));
+    }
+    match &arguments.webhook {
+        None => Ok(None),
+        Some(url) if url.starts_with("http://") => Ok(Some(Command::Webhook(url.clone()))),
+        Some(url) => Err(Error::Argument(format!(
+            "--webhook {}: only http:// is spoken here; for https use --exec \"curl --json @- URL\"",
+            url.split(['?', '@']).next().unwrap_or_default()
+        ))),
+    }
+}
+
+fn options(arguments: &WatchArgs, model: &Model, interrupt: &Interrupt) -> Result<SessionOptions> {
+    let defaults = model.language.defaults;
+    let settings = Settings {
+        frames: cli::frames(arguments.frames, &defaults)?,
+        mode: arguments.window_mode.map_or(defaults.mode, Into::into),
+        kv: arguments.kv,
+        system: arguments.system.clone(),
+    };
+    let timeout = cli::timeout(arguments.capture_timeout)?;
+    let capture = CaptureOptions { timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
+    let fps = Some(arguments.fps.unwrap_or(defaults.fps));
+    let live = LiveOptions { capture, fps, pacing: Pacing::RealTime, ..LiveOptions::default() };
+    Ok(SessionOptions { settings, live, queue: arguments.question.len(), observers: Vec::new() })
+}
+
+/// A running watch.
+struct Watch<'a> {
+    arguments: &'a WatchArgs,
+    session: Session,
+    gates: Vec<Gate>,
+    actor: Option<Actor>,
+    /// What was last told of the source.
+    told: Option<LiveState>,
+}
+
+impl Watch<'_> {
+    fn follow(&mut self, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
+        let mut due = Instant::now();
+        loop {
+            interrupt.check()?;
+            self.tell();
+            let ended = self.session.ended();
+            if self.session.view().is_none() {
+                if ended {
+                    let status = self.session.status();
+                    let reason = status.last_error.or(status.live.last_error);
+                    let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
+                    return Err(Error::capture(&self.arguments.source, reason).into());
+                }
+            } else if Instant::now() >= due || ended {
+                // A turn that was missed is not made up for.
+                due = Instant::now().max(due + self.arguments.every);
+                self.ask_all(interrupt, out)?;
+                if ended {
+                    return Ok(());
+                }
+            }
+            std::thread::sleep(TICK);
+        }
+    }
+
+    fn ask_all(&mut self, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
+        for (place, text) in self.arguments.question.iter().enumerate() {
+            interrupt.check()?;
+            let mut sampling = self.session.language().defaults.tokens;
+            sampling.max_tokens = self.arguments.max_tokens.unwrap_or(sampling.max_tokens);
+            let evidence = if self.arguments.evidence { Wanted::Frames } else { Wanted::Nothing };
+            let question = Question::new(text.clone()).with_system(self.arguments.system.clone());
+            let question = Question { evidence, ..question.with_sampling(sampling) };
+            let answer = match self.session.ask(question) {
+                Ok((answer, _)) => answer,
+                Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
+                Err(error) => {
+                    eprintln!("utr: {text:?} was not answered: {error}");
+                    continue;
+                }
+            };
+            let Some(gate) = self.gates.get_mut(place) else { continue };
+            let before = gate.last().map(str::to_string);
+            if gate.counts(&answer.text, Instant::now()) {
+                let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
+                let time_ms = u64::try_from(now).unwrap_or(u64::MAX);
+                let line = serde_json::to_string(&Line {
+                    time_ms,
+                    question: text,
+                    before: before.as_deref(),
+                    answer: &answer,
+                })?;
+                writeln!(out, "{line}").and_then(|()| out.flush()).context("writing the answer")?;
+                if let Some(actor) = &self.actor {
+                    actor.act(line);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Says on standard error when the source's state changes.
+    fn tell(&mut self) {
+        let status = self.session.status().live;
+        if self.told.as_ref() == Some(&status.state) {
+            return;
+        }
+        match (&self.told, &status.state) {
+            (_, LiveState::Waiting { reason, retry_in_ms, .. }) => {
+                eprintln!(
+                    "utr: the source is away ({reason}); trying again in {:.1} s",
+                    *retry_in_ms as f64 / 1e3
+                );
+            }
+            (Some(_), LiveState::Running) if status.reconnects > 0 => eprintln!("utr: the source is back"),
+            (_, LiveState::Failed) => {
+                eprintln!(
+                    "utr: the source failed: {}",
+                    status.last_error.as_deref().unwrap_or("no reason given")
+                );
+            }
+            _ => {}
+        }
+        self.told = Some(status.state);
+    }
+}
+
+/// `500ms`, `2s`, `1.5m`, `1h`; a bare number is seconds.
+///
+/// # Errors
+/// What was found, and how it is written.
+fn duration(text: &str) -> std::result::Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("the unit {other:?} is unknown; there are ms, s, m, h")),
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| format!("{text:?} is no time; write 500ms, 2s, 1m"))?;
+    let seconds = number * unit;
+    if (0.0..=31_536_000.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!("{text} lies outside 0 to one year"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, ms) in
+            [("500ms", 500), ("2s", 2000), ("2", 2000), ("1.5m", 90_000), ("1h", 3_600_000), ("0s", 0)]
+        {
+            assert_eq!(duration(text).unwrap().as_millis(), ms, "{text}");
+        }
+        for bad in ["", "fast", "3 days", "-1s", "infs", "NaN", "9999h9"] {
+            assert!(duration(bad).is_err(), "{bad}");
+        }
+    }
+}
