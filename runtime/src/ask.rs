@@ -25,12 +25,12 @@ pub fn run(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let model = Model::open(bundle, ask.encoder)?;
-    let options = CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone() };
+    let model = Model::open(bundle, ask.stream.encoder)?;
+    let options = CaptureOptions { timeout: ask.stream.timeout, interrupt: interrupt.clone() };
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
     let mut pipeline = Pipeline::new(model, &settings, interrupt.clone())?;
     let mut asked = Instant::now();
-    pipeline.watch(&ask.source, frame_sampling, &options)?;
+    pipeline.watch(&ask.stream.source, frame_sampling, &options)?;
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
         let question =

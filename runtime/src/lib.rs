@@ -34,6 +34,13 @@ pub mod report;
 
 pub mod session;
 
+#[cfg(feature = "serve")]
+pub mod serve;
+#[cfg(not(feature = "serve"))]
+#[path = "serve_disabled.rs"]
+pub mod serve;
+
+mod aside;
 pub mod ask;
 pub mod budget;
 pub mod bundle;

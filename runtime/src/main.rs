@@ -18,7 +18,7 @@ use utr_runtime::capture::CaptureOptions;
 use utr_runtime::cli::{self, BundleCommand, Cli, Command, DoctorArgs};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bundle, doctor, load};
+use utr_runtime::{Error, ask, bundle, doctor, load, serve};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -59,8 +59,14 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
     match command {
         Command::Ask(arguments) => {
             let resolved = arguments.resolve()?;
-            let folder = bundle_folder(resolved.bundle.clone())?;
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
             ask::run(&resolved, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Serve(arguments) => {
+            let resolved = arguments.resolve()?;
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            serve::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
         Command::Bundle(BundleCommand::Inspect { dir, json }) => {

@@ -12,7 +12,10 @@ use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
+use utr_models::manifest::WindowMode;
+
 use crate::answer::{Answer, Answerer, Question};
+use crate::aside::{Asides, Requests, asides};
 use crate::capture::Frame;
 use crate::capture::live::{Live, LiveOptions, LiveStatus, Next};
 use crate::error::{Error, Result};
@@ -20,6 +23,7 @@ use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::pipeline::{Look, Seeing, Settings, View};
 use crate::source::Source;
+use crate::window::EncodedFrame;
 
 /// Longest wait before a thread looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
@@ -56,6 +60,18 @@ pub struct Job {
     pub on_text: Box<dyn FnMut(&str) -> Result<()> + Send>,
     /// Gets the outcome and the view it stands on.
     pub done: Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, Default)]
+pub enum About {
+    /// The window, as it is when the question's turn comes.
+    #[default]
+    Window,
+    /// Its newest frames only; fewer than it holds are read exactly.
+    Newest(usize),
+    /// Other frames, read exactly.
+    Frames(Vec<Arc<EncodedFrame>>),
 }
 
 /// Why a question was not taken.
@@ -120,7 +136,8 @@ pub struct Session {
     live: Arc<Live>,
     language: Arc<Language>,
     shared: Arc<Shared>,
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<(Job, About)>>,
+    requests: Requests,
     stop: Interrupt,
     threads: Vec<JoinHandle<()>>,
 }
@@ -145,10 +162,11 @@ impl Session {
         let live = Arc::new(Live::start(source, live_options)?);
         let shared = Arc::new(Shared::default());
         let (jobs, waiting) = sync_channel(options.queue);
+        let (requests, asides) = asides();
         let look = {
             let (live, shared, stop) = (Arc::clone(&live), Arc::clone(&shared), stop.clone());
             let observers = options.observers.clone();
-            move || look(&live, seeing, &shared, &observers, &stop)
+            move || look(&live, seeing, asides, &shared, &observers, &stop)
         };
         let speak = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
@@ -162,7 +180,7 @@ impl Session {
                 .map_err(Error::io("a thread of the session"))
         };
         let threads = vec![thread("utr-look", Box::new(look))?, thread("utr-speak", Box::new(speak))?];
-        Ok(Self { live, language, shared, jobs: Some(jobs), stop, threads })
+        Ok(Self { live, language, shared, jobs: Some(jobs), requests, stop, threads })
     }
 
     /// The model that answers.
@@ -175,17 +193,34 @@ impl Session {
         self.stop.child()
     }
 
-    /// Takes a question.
+    /// Takes a question about the window.
     ///
     /// # Errors
     /// [`Refused`], with the job.
     #[allow(clippy::result_large_err)]
     pub fn submit(&self, job: Job) -> Result<(), (Refused, Job)> {
+        self.submit_about(job, About::Window)
+    }
+
+    /// Has the seeing thread encode frames of another clip, one between two live frames, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where others wait for the same; [`Error::Interrupted`]; whatever encoding reports.
+    pub fn encode(&self, frames: &[Arc<Frame>], cancel: &Interrupt) -> Result<Vec<Arc<EncodedFrame>>> {
+        self.requests.encode(frames, cancel)
+    }
+
+    /// Takes a question.
+    ///
+    /// # Errors
+    /// [`Refused`], with the job.
+    #[allow(clippy::result_large_err)]
+    pub fn submit_about(&self, job: Job, about: About) -> Result<(), (Refused, Job)> {
         self.shared.pending.fetch_add(1, Ordering::SeqCst);
         let sent = match &self.jobs {
-            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
-                TrySendError::Full(job) => (Refused::Busy, job),
-                TrySendError::Disconnected(job) => (Refused::Ended, job),
+            Some(jobs) => jobs.try_send((job, about)).map_err(|error| match error {
+                TrySendError::Full((job, _)) => (Refused::Busy, job),
+                TrySendError::Disconnected((job, _)) => (Refused::Ended, job),
             }),
             None => Err((Refused::Ended, job)),
         };
@@ -279,35 +314,66 @@ impl Drop for Session {
 }
 
 /// The seeing thread.
-fn look(live: &Live, mut seeing: Seeing, shared: &Shared, observers: &[Arc<dyn Observer>], stop: &Interrupt) {
+fn look(
+    live: &Live,
+    mut seeing: Seeing,
+    mut asides: Asides,
+    shared: &Shared,
+    observers: &[Arc<dyn Observer>],
+    stop: &Interrupt,
+) {
+    let mut ended = false;
     while !stop.requested() {
-        let frame = match live.next(TICK) {
-            Next::Frame(frame) => frame,
-            Next::Quiet => continue,
-            Next::Ended => break,
-            Next::Failed(error) => {
-                shared.seen().last_error = Some(error.to_string());
-                break;
-            }
-        };
-        let looked = catch_unwind(AssertUnwindSafe(|| seeing.look(&frame)));
-        match looked.unwrap_or_else(|_| Err(Error::Decoder("encoding or reading a frame panicked".into()))) {
-            Ok(look) => {
-                if !look.taken {
-                    shared.dropped_pinned.fetch_add(1, Ordering::Relaxed);
-                }
-                observers.iter().for_each(|observer| observer.frame(&frame, &look));
-                publish(live, &mut seeing, shared, frame, look.taken);
-            }
-            Err(Error::Interrupted) => break,
-            Err(error) => {
-                shared.failed_frames.fetch_add(1, Ordering::Relaxed);
-                shared.seen().last_error = Some(error.to_string());
-            }
+        let step = catch_unwind(AssertUnwindSafe(|| asides.step(&mut seeing)));
+        let wait = if step.unwrap_or(false) { Duration::ZERO } else { TICK };
+        let next = if ended { Next::Quiet } else { live.next(wait) };
+        match next {
+            Next::Frame(frame) => take(live, &mut seeing, shared, observers, frame),
+            Next::Quiet if ended => std::thread::sleep(wait),
+            Next::Quiet => {}
+            Next::Ended => ended = end(shared, None),
+            Next::Failed(error) => ended = end(shared, Some(error)),
         }
     }
-    shared.seen().ended = true;
+    end(shared, None);
+}
+
+/// Notes that no more frames will come.
+fn end(shared: &Shared, error: Option<Error>) -> bool {
+    let mut seen = shared.seen();
+    seen.ended = true;
+    if let Some(error) = error {
+        seen.last_error = Some(error.to_string());
+    }
+    drop(seen);
     shared.changed.notify_all();
+    true
+}
+
+/// Encodes and reads one frame; what fails is counted.
+fn take(
+    live: &Live,
+    seeing: &mut Seeing,
+    shared: &Shared,
+    observers: &[Arc<dyn Observer>],
+    frame: Arc<Frame>,
+) {
+    let looked = catch_unwind(AssertUnwindSafe(|| seeing.look(&frame)));
+    match looked.unwrap_or_else(|_| Err(Error::Decoder("encoding or reading a frame panicked".into()))) {
+        Ok(look) => {
+            if !look.taken {
+                shared.dropped_pinned.fetch_add(1, Ordering::Relaxed);
+            }
+            observers.iter().for_each(|observer| observer.frame(&frame, &look));
+            publish(live, seeing, shared, frame, look.taken);
+        }
+        // The session ends; the loop notices.
+        Err(Error::Interrupted) => {}
+        Err(error) => {
+            shared.failed_frames.fetch_add(1, Ordering::Relaxed);
+            shared.seen().last_error = Some(error.to_string());
+        }
+    }
 }
 
 fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>, taken: bool) {
@@ -330,26 +396,19 @@ fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>,
 
 /// The answering thread.
 fn speak(
-    waiting: &Receiver<Job>,
+    waiting: &Receiver<(Job, About)>,
     mut answerer: Answerer,
     shared: &Shared,
     observers: &[Arc<dyn Observer>],
     stop: &Interrupt,
 ) {
     while !stop.requested() {
-        let mut job = match waiting.recv_timeout(TICK) {
+        let (mut job, about) = match waiting.recv_timeout(TICK) {
             Ok(job) => job,
             Err(RecvTimeoutError::Timeout) => continue,
             Err(RecvTimeoutError::Disconnected) => break,
         };
-        let view = {
-            let mut seen = shared.seen();
-            let view = seen.view.clone();
-            if let Some(shown) = seen.view.as_mut() {
-                (shown.capture_ms, shown.encode_ms) = (0.0, 0.0);
-            }
-            view
-        };
+        let view = pin(shared, about);
         let outcome = match &view {
             None => Err(Error::Argument(nothing_seen(shared))),
             Some(view) => catch_unwind(AssertUnwindSafe(|| {
@@ -361,6 +420,30 @@ fn speak(
         (job.done)(outcome, view);
         shared.pending.fetch_sub(1, Ordering::SeqCst);
     }
+}
+
+/// The view that a question stands on.
+fn pin(shared: &Shared, about: About) -> Option<View> {
+    let newest = match about {
+        About::Window => usize::MAX,
+        About::Newest(n) => n,
+        About::Frames(frames) => {
+            let (mode, nothing) = (WindowMode::Exact, 0.0);
+            let (capture_ms, encode_ms) = (nothing, nothing);
+            return Some(View { frames, reading: None, mode, dropped: 0, capture_ms, encode_ms });
+        }
+    };
+    let mut seen = shared.seen();
+    let mut view = seen.view.clone()?;
+    if let Some(shown) = seen.view.as_mut() {
+        (shown.capture_ms, shown.encode_ms) = (0.0, 0.0);
+    }
+    drop(seen);
+    if newest < view.frames.len() {
+        view.frames.drain(..view.frames.len() - newest);
+        (view.reading, view.mode) = (None, WindowMode::Exact);
+    }
+    Some(view)
 }
 
 fn nothing_seen(shared: &Shared) -> String {
