@@ -12,7 +12,7 @@ url, token = sys.argv[1], (sys.argv[2:] or ["none"])[0]
 client = OpenAI(base_url=f"{url}/v1", api_key=token, max_retries=0, timeout=60)
 
 model = client.models.list().data[0].id
-question = [{"role": "user", "content": "what moves?"}]
+question = [{"role": "user", "content": "Describe the video."}]
 
 whole = client.chat.completions.create(model=model, messages=question, max_tokens=8, temperature=0)
 assert whole.object == "chat.completion" and whole.model == model, whole
@@ -27,7 +27,7 @@ video = [
         "role": "user",
         "content": [
             {"type": "video_url", "video_url": {"url": "live:default?last=4"}},
-            {"type": "text", "text": "what moves?"},
+            {"type": "text", "text": "Describe the video."},
         ],
     }
 ]
