@@ -57,7 +57,7 @@ pub async fn serve(listener: TcpListener, app: Router, mut stop: watch::Receiver
     drop(listener);
     let ended = async { while open.join_next().await.is_some() {} };
     if tokio::time::timeout(GRACE, ended).await.is_err() {
-        log::info("answers in flight are cut off");
+        log::info("connections in use are cut off");
     }
 }
 

@@ -10,6 +10,11 @@ use std::time::Instant;
 
 static START: OnceLock<Instant> = OnceLock::new();
 
+/// Begins to count the seconds.
+pub fn start() {
+    START.get_or_init(Instant::now);
+}
+
 /// What happened as it should.
 pub fn info(line: &str) {
     write(6, "info", line);

@@ -193,6 +193,8 @@ impl Observer for Metrics {
         let word = match outcome {
             Ok(_) => "answered",
             Err(Error::Interrupted) => "cancelled",
+            // The request is at fault: counted as refused where it is answered.
+            Err(Error::Argument(_) | Error::Context { .. }) => return,
             Err(_) => "failed",
         };
         self.requests.get_or_create(&[("outcome", word)]).inc();

@@ -46,6 +46,8 @@ use crate::session::{Session, SessionOptions};
 
 /// How often a request to stop is looked for.
 const TICK: Duration = Duration::from_millis(50);
+/// What answers in flight may still take once a stop was asked for.
+const FINISH: Duration = Duration::from_millis(800);
 /// Threads for pictures and files.
 const BLOCKING_THREADS: usize = 4;
 /// Side of the drawn frame that warms the model up, in pixels.
@@ -82,6 +84,7 @@ impl App {
 /// # Errors
 /// Whatever the token file, loading, the source and the port report before the first request.
 pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()> {
+    log::start();
     let guard = Guard::open(serve.listen, serve.token_file.as_deref())?;
     let files = serve.allow_files.as_deref().map(Files::open).transpose()?;
     let mut model = Model::open(bundle, serve.stream.encoder)?;
@@ -126,8 +129,7 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
         "listening on http://{address}{}",
         if app.guard.wants_token() { ", with a token" } else { "" }
     ));
-    network(listener, app, interrupt)?;
-    own.request();
+    network(listener, app, interrupt, &own)?;
     log::info("stopped");
     Ok(())
 }
@@ -136,8 +138,13 @@ fn live_options(capture: CaptureOptions, fps: f64) -> LiveOptions {
     LiveOptions { capture, fps }
 }
 
-/// Runs the network until a stop is asked for.
-fn network(listener: std::net::TcpListener, app: App, interrupt: &Interrupt) -> anyhow::Result<()> {
+/// Runs the network until a stop is asked for; `own` then ends the session, a moment later.
+fn network(
+    listener: std::net::TcpListener,
+    app: App,
+    interrupt: &Interrupt,
+    own: &Interrupt,
+) -> anyhow::Result<()> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -148,13 +155,16 @@ fn network(listener: std::net::TcpListener, app: App, interrupt: &Interrupt) -> 
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopping) = watch::channel(false);
         let told = tokio::spawn(systemd::run(Arc::clone(&app), stopping.clone()));
-        let watcher = interrupt.clone();
+        let (asked, own) = (interrupt.clone(), own.clone());
         tokio::spawn(async move {
-            while !watcher.requested() {
+            while !asked.requested() {
                 tokio::time::sleep(TICK).await;
             }
             log::info("stopping");
             let _ = stop.send(true);
+            // Answers that end soon do; the others are stopped, and their clients told.
+            tokio::time::sleep(FINISH).await;
+            own.request();
         });
         connections::serve(listener, routes::router(Arc::clone(&app)), stopping).await;
         let _ = told.await;

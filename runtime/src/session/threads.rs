@@ -16,7 +16,7 @@ use crate::answer::Answerer;
 use crate::aside::Asides;
 use crate::capture::Frame;
 use crate::capture::live::{Live, Next};
-use crate::error::{Error, Result};
+use crate::error::Error;
 use crate::interrupt::Interrupt;
 use crate::pipeline::{Seeing, View};
 
