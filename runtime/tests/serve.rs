@@ -425,3 +425,29 @@ fn a_stop_ends_the_server_in_order_with_an_answer_in_flight() {
     assert!(!rest.contains("[DONE]") && rest.contains("\"code\":\"stopped\""), "{rest}");
     assert!(busy.log.lock().unwrap().contains("stopped"));
 }
+
+#[test]
+fn systemd_is_told_that_it_runs_how_it_goes_and_that_it_ends() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("notify");
+    let socket = std::os::unix::net::UnixDatagram::bind(&path).unwrap();
+    socket.set_read_timeout(Some(Duration::from_secs(60))).unwrap();
+    let variables =
+        [("NOTIFY_SOCKET", path.to_str().unwrap()), ("WATCHDOG_USEC", "30000000"), ("JOURNAL_STREAM", "8:1")];
+    let mut server = Server::start_in(MOVING, &["--fps", "10"], &variables);
+    let hear = || {
+        let mut bytes = [0; 4096];
+        let n = socket.recv(&mut bytes).unwrap();
+        String::from_utf8_lossy(&bytes[..n]).into_owned()
+    };
+    let until = |word: &str| wait_for(word, || Some(hear()).filter(|said| said.contains(word)));
+    assert_eq!(hear().trim(), "READY=1");
+    until("WATCHDOG=1");
+    let status = until("STATUS=");
+    assert!(status.contains("frames/s") && status.contains("of 32 in the window"), "{status}");
+    server.terminate();
+    until("STOPPING=1");
+    // The journal stamps and colours lines itself.
+    let log = server.log.lock().unwrap();
+    assert!(log.lines().all(|line| line.starts_with("<6>") || line.starts_with("<4>")), "{log}");
+}

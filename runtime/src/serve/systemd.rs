@@ -14,14 +14,13 @@ use tokio::sync::watch;
 
 use super::status::{health, source_state, stale_after};
 use super::{App, log};
-use crate::session::Status;
 
 const EVERY: Duration = Duration::from_secs(1);
 
 /// Tells systemd, until `stop` turns true.
 pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
     tell(&[NotifyState::Ready]);
-    let watched = sd_notify::watchdog_enabled();
+    let watched = sd_notify::watchdog_enabled().is_some();
     let mut said_ready = None;
     while tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
         let status = app.session.status();
@@ -40,9 +39,8 @@ pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             status.pending,
             health.reason
         ))]);
-        if watched.is_some()
-            && alive(&status, app.session.ended(), app.started, patience(app.timeout, app.fps))
-        {
+        let state = if app.session.ended() { "ended".into() } else { source_state(&status) };
+        if watched && alive(status.newest, &state, app.started, patience(app.timeout, app.fps)) {
             tell(&[NotifyState::Watchdog]);
         }
     }
@@ -55,10 +53,9 @@ pub fn patience(capture_timeout: Duration, fps: f64) -> Duration {
     2 * capture_timeout + stale_after(fps)
 }
 
-/// Whether the process counts as working.
-pub fn alive(status: &Status, ended: bool, started: Instant, patience: Duration) -> bool {
-    let frames = status.newest.unwrap_or(started).elapsed() < patience;
-    frames || ended || source_state(status) != "running"
+/// Whether the process counts as working, from the newest frame's time and the word of the source's state.
+pub fn alive(newest: Option<Instant>, state: &str, started: Instant, patience: Duration) -> bool {
+    newest.unwrap_or(started).elapsed() < patience || state != "running"
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -69,7 +66,6 @@ fn tell(states: &[NotifyState<'_>]) {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::capture::live::{LiveState, LiveStatus};
 
     #[test]
     fn only_a_source_that_claims_to_run_and_brings_nothing_counts_as_hung() {
@@ -77,31 +73,17 @@ mod tests {
         assert_eq!(patience, Duration::from_secs(25));
         let now = Instant::now();
         let old = now.checked_sub(Duration::from_secs(60)).unwrap();
-        let status = |state, newest| Status {
-            live: LiveStatus {
-                state,
-                captured: 0,
-                dropped_source: 0,
-                dropped_handover: 0,
-                reconnects: 0,
-                caps_changes: 0,
-                last_error: None,
-                newest: None,
-            },
-            seen: 0,
-            dropped_pinned: 0,
-            failed_frames: 0,
-            last_error: None,
-            window: 0,
-            pending: 0,
-            newest,
-        };
-        assert!(alive(&status(LiveState::Running, Some(now)), false, old, patience));
-        assert!(!alive(&status(LiveState::Running, Some(old)), false, old, patience));
-        assert!(!alive(&status(LiveState::Running, None), false, old, patience));
-        assert!(alive(&status(LiveState::Running, None), false, now, patience));
-        assert!(alive(&status(LiveState::Opening, None), false, old, patience));
-        assert!(alive(&status(LiveState::Ended, Some(old)), false, old, patience));
-        assert!(alive(&status(LiveState::Running, Some(old)), true, old, patience));
+        for (newest, state, started, expected) in [
+            (Some(now), "running", old, true),
+            (Some(old), "running", old, false),
+            (None, "running", old, false),
+            (None, "running", now, true),
+            (None, "opening", old, true),
+            (Some(old), "waiting", old, true),
+            (Some(old), "ended", old, true),
+            (Some(old), "failed", old, true),
+        ] {
+            assert_eq!(alive(newest, state, started, patience), expected, "{newest:?} {state}");
+        }
     }
 }

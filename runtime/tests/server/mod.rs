@@ -44,6 +44,11 @@ pub struct Server {
 impl Server {
     /// Starts on a free port and waits until it listens.
     pub fn start(source: &str, arguments: &[&str]) -> Self {
+        Self::start_in(source, arguments, &[])
+    }
+
+    /// Starts with variables set.
+    pub fn start_in(source: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
         let mut child = Command::new(env!("CARGO_BIN_EXE_utr"))
             .current_dir(repository())
             .args([
@@ -57,6 +62,7 @@ impl Server {
             ])
             .args(arguments)
             .env_remove("JOURNAL_STREAM")
+            .envs(variables.iter().copied())
             .stdin(Stdio::null())
             .stderr(Stdio::piped())
             .spawn()
