@@ -49,6 +49,12 @@ pub struct SessionOptions {
     pub observers: Vec<Arc<dyn Observer>>,
 }
 
+/// Takes an answer's text piece by piece.
+pub type OnText = Box<dyn FnMut(&str) -> Result<()> + Send>;
+
+/// Takes an outcome, and the view it stands on.
+pub type OnDone = Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>;
+
 /// A question on its way.
 pub struct Job {
     /// What is asked.
@@ -56,9 +62,9 @@ pub struct Job {
     /// From [`Session::cancel_flag`]; raised when nobody waits for the answer any more, it ends it between two tokens.
     pub cancel: Interrupt,
     /// Gets the text piece by piece.
-    pub on_text: Box<dyn FnMut(&str) -> Result<()> + Send>,
+    pub on_text: OnText,
     /// Gets the outcome and the view it stands on.
-    pub done: Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>,
+    pub done: OnDone,
 }
 
 /// What a question is about.

@@ -21,7 +21,8 @@ use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::mpsc;
 
 use super::errors::ApiError;
-use super::openai::{Ask, Head, Media, Request};
+use super::openai::{Ask, Media, Request};
+use super::reply::Head;
 use super::{App, log};
 use crate::answer::{Answer, Question};
 use crate::capture::CaptureOptions;

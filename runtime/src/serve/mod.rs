@@ -13,6 +13,7 @@ mod log;
 mod metrics;
 mod openai;
 mod pictures;
+mod reply;
 mod routes;
 mod status;
 mod systemd;
