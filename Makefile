@@ -27,10 +27,10 @@ demo: setup
 	@cargo build --release --quiet --workspace --bin utr --example demo
 	@$(TARGET)/release/examples/demo $(TARGET)/release/utr models/demo
 
-# Without ONNX Runtime (no network) the tests that need it say so and the others run.
+# Without ONNX Runtime or OpenAI's client (no network) the tests that need them say so and the others run.
 test: setup
 	@if library=$$(.ci/onnxruntime $(VENV)); then export ORT_DYLIB_PATH="$$library"; fi; \
-	if python=$$(.ci/mcap $(VENV)); then export UTR_MCAP_PYTHON="$$python"; fi; cargo test --release --workspace
+	if python=$$(.ci/clients $(VENV)); then export UTR_MCAP_PYTHON="$$python"; fi; cargo test --release --workspace
 	@echo "make test: everything passed"
 
 test-peers: setup

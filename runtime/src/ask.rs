@@ -26,19 +26,21 @@ pub fn run(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let model = Model::open(bundle, ask.encoder)?;
-    let options =
-        CaptureOptions { timeout: ask.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
+    let model = Model::open(bundle, ask.stream.encoder)?;
+    let (timeout, stop) = (ask.stream.timeout, interrupt.clone());
+    let options = CaptureOptions { timeout, interrupt: stop, ..CaptureOptions::default() };
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
-    let session = SessionNote::new(&model.language, model.encoder.name(), &settings, &ask.source.to_string());
+    let session =
+        SessionNote::new(&model.language, model.encoder.name(), &settings, &ask.stream.source.to_string());
     let mut pipeline = Pipeline::new(model, &settings, interrupt.clone())?;
     let mut asked = Instant::now();
-    pipeline.watch(&ask.source, frame_sampling, &options)?;
+    pipeline.watch(&ask.stream.source, frame_sampling, &options)?;
     let mut recorded = Vec::new();
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
         let question =
-            Question { prompt: ask.prompt, sampling, asked, evidence: ask.evidence, ..Question::new(text) };
+            Question { prompt: ask.prompt, sampling, asked, evidence: ask.evidence, ..Question::new(text) }
+                .with_system(settings.system.clone());
         let view = pipeline.view();
         let answer = if ask.json {
             let answer = pipeline.answer(&view, &question, &mut |_| Ok(()))?;

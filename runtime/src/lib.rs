@@ -38,6 +38,13 @@ pub mod record;
 pub mod replay;
 pub mod watch;
 
+#[cfg(feature = "serve")]
+pub mod serve;
+#[cfg(not(feature = "serve"))]
+#[path = "serve_disabled.rs"]
+pub mod serve;
+
+mod aside;
 pub mod ask;
 pub mod bench;
 pub mod board;

@@ -19,7 +19,7 @@ use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::replay::{self, ReplayOptions};
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, watch};
+use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, serve, watch};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -66,17 +66,17 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
     match command {
         Command::Ask(arguments) => {
             let resolved = arguments.resolve()?;
-            let folder = bundle_folder(resolved.bundle.clone())?;
-            if let (Source::Replay(path), true) = (&resolved.source, resolved.questions.is_empty()) {
-                let Ask { encoder, force, json, .. } = resolved;
-                let options = ReplayOptions { encoder, force, json };
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            if let (Source::Replay(path), true) = (&resolved.stream.source, resolved.questions.is_empty()) {
+                let Ask { ref stream, force, json, .. } = resolved;
+                let options = ReplayOptions { encoder: stream.encoder, force, json };
                 return replay::run(path, &folder, options, interrupt, &mut out);
             }
             ask::run(&resolved, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Watch(arguments) => {
-            let folder = bundle_folder(arguments.bundle.clone())?;
+            let folder = bundle_folder(arguments.stream.bundle.clone())?;
             watch::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
@@ -95,8 +95,14 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
         }
         Command::Record(arguments) => {
             let resolved = arguments.resolve()?;
-            let folder = bundle_folder(resolved.bundle.clone())?;
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
             record::run(&resolved, &folder, interrupt, &mut out)?;
+            Ok(true)
+        }
+        Command::Serve(arguments) => {
+            let resolved = arguments.resolve()?;
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            serve::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
         Command::Bundle(BundleCommand::Inspect { dir, json }) => {

@@ -145,18 +145,25 @@ impl Seeing {
         encoded.into_iter().try_for_each(|frame| self.take(frame).map(drop))
     }
 
+    /// Encodes one frame and leaves the window as it is.
+    ///
+    /// # Errors
+    /// Whatever encoding reports.
+    pub fn encode(&mut self, frame: &Arc<Frame>) -> Result<Arc<EncodedFrame>> {
+        let encoded = encode_frames(self.encoder.as_mut(), std::slice::from_ref(frame), &self.interrupt)?;
+        let none = || Error::encoder(self.encoder.name(), "gave no tokens for a frame");
+        encoded.into_iter().next().ok_or_else(none)
+    }
+
     /// Takes one frame as it comes, and says what that cost.
     ///
     /// # Errors
     /// As [`Seeing::see`]; the window is then as before.
     pub fn look(&mut self, frame: &Arc<Frame>) -> Result<Look> {
         let began = Instant::now();
-        let encoded = encode_frames(self.encoder.as_mut(), std::slice::from_ref(frame), &self.interrupt)?;
+        let encoded = self.encode(frame)?;
         let encode_ms = ms(began);
         self.encode_ms += encode_ms;
-        let Some(encoded) = encoded.into_iter().next() else {
-            return Err(Error::encoder(self.encoder.name(), "gave no tokens for a frame"));
-        };
         let began = Instant::now();
         let taken = self.take(Arc::clone(&encoded))?;
         Ok(Look { frame: encoded, taken, encode_ms, prefill_ms: ms(began) })
@@ -186,14 +193,6 @@ impl Seeing {
         self.window.clear();
         frames.into_iter().for_each(|frame| drop(self.window.push(frame)));
         Ok(())
-    }
-
-    /// Encodes frames without taking them.
-    ///
-    /// # Errors
-    /// Whatever encoding reports.
-    pub fn encode(&mut self, frames: &[Arc<Frame>]) -> Result<Vec<Arc<EncodedFrame>>> {
-        encode_frames(self.encoder.as_mut(), frames, &self.interrupt)
     }
 
     /// Forgets all frames.

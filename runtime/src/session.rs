@@ -5,21 +5,24 @@
 //! that neither waits for the other. Questions wait in a bounded queue. What breaks stays in its frame or its question: it is counted and named, and
 //! the session goes on. Nothing is printed, and no network is known here.
 
-use std::panic::{AssertUnwindSafe, catch_unwind};
+mod threads;
+
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
 use crate::answer::{Answer, Answerer, Question};
+use crate::aside::{Requests, asides};
 use crate::capture::Frame;
-use crate::capture::live::{Live, LiveOptions, LiveStatus, Next};
+use crate::capture::live::{Live, LiveOptions, LiveStatus};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::pipeline::{Look, Seeing, Settings, View};
 use crate::source::Source;
+use crate::window::EncodedFrame;
 
 /// Longest wait before a thread looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
@@ -27,7 +30,7 @@ const TICK: Duration = Duration::from_millis(50);
 /// Told of everything that happens, on the thread where it happens; must be quick.
 pub trait Observer: Send + Sync {
     /// A frame was encoded, and taken into the window or dropped.
-    fn frame(&self, _frame: &Frame, _look: &Look) {}
+    fn frame(&self, _frame: &Arc<Frame>, _look: &Look) {}
 
     /// A question was answered, or not.
     fn answer(&self, _question: &Question, _outcome: &Result<Answer>) {}
@@ -46,6 +49,12 @@ pub struct SessionOptions {
     pub observers: Vec<Arc<dyn Observer>>,
 }
 
+/// Takes an answer's text piece by piece.
+pub type OnText = Box<dyn FnMut(&str) -> Result<()> + Send>;
+
+/// Takes an outcome, and the view it stands on.
+pub type OnDone = Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>;
+
 /// A question on its way.
 pub struct Job {
     /// What is asked.
@@ -53,9 +62,21 @@ pub struct Job {
     /// From [`Session::cancel_flag`]; raised when nobody waits for the answer any more, it ends it between two tokens.
     pub cancel: Interrupt,
     /// Gets the text piece by piece.
-    pub on_text: Box<dyn FnMut(&str) -> Result<()> + Send>,
+    pub on_text: OnText,
     /// Gets the outcome and the view it stands on.
-    pub done: Box<dyn FnOnce(Result<Answer>, Option<View>) + Send>,
+    pub done: OnDone,
+}
+
+/// What a question is about.
+#[derive(Clone, Debug, Default)]
+pub enum About {
+    /// The window, as it is when the question's turn comes.
+    #[default]
+    Window,
+    /// Its newest frames only; fewer than it holds are read exactly.
+    Newest(usize),
+    /// Other frames, read exactly.
+    Frames(Vec<Arc<EncodedFrame>>),
 }
 
 /// Why a question was not taken.
@@ -120,7 +141,8 @@ pub struct Session {
     live: Arc<Live>,
     language: Arc<Language>,
     shared: Arc<Shared>,
-    jobs: Option<SyncSender<Job>>,
+    jobs: Option<SyncSender<(Job, About)>>,
+    requests: Requests,
     stop: Interrupt,
     threads: Vec<JoinHandle<()>>,
 }
@@ -145,15 +167,16 @@ impl Session {
         let live = Arc::new(Live::start(source, live_options)?);
         let shared = Arc::new(Shared::default());
         let (jobs, waiting) = sync_channel(options.queue);
+        let (requests, asides) = asides();
         let look = {
             let (live, shared, stop) = (Arc::clone(&live), Arc::clone(&shared), stop.clone());
             let observers = options.observers.clone();
-            move || look(&live, seeing, &shared, &observers, &stop)
+            move || threads::look(&live, seeing, asides, &shared, &observers, &stop)
         };
         let speak = {
             let (shared, stop) = (Arc::clone(&shared), stop.clone());
             let observers = options.observers;
-            move || speak(&waiting, answerer, &shared, &observers, &stop)
+            move || threads::speak(&waiting, answerer, &shared, &observers, &stop)
         };
         let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -162,7 +185,7 @@ impl Session {
                 .map_err(Error::io("a thread of the session"))
         };
         let threads = vec![thread("utr-look", Box::new(look))?, thread("utr-speak", Box::new(speak))?];
-        Ok(Self { live, language, shared, jobs: Some(jobs), stop, threads })
+        Ok(Self { live, language, shared, jobs: Some(jobs), requests, stop, threads })
     }
 
     /// The model that answers.
@@ -175,17 +198,34 @@ impl Session {
         self.stop.child()
     }
 
-    /// Takes a question.
+    /// Takes a question about the window.
     ///
     /// # Errors
     /// [`Refused`], with the job.
     #[allow(clippy::result_large_err)]
     pub fn submit(&self, job: Job) -> Result<(), (Refused, Job)> {
+        self.submit_about(job, About::Window)
+    }
+
+    /// Has the seeing thread encode frames of another clip, one between two live frames, and waits for them.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] where others wait for the same; [`Error::Interrupted`]; whatever encoding reports.
+    pub fn encode(&self, frames: &[Arc<Frame>], cancel: &Interrupt) -> Result<Vec<Arc<EncodedFrame>>> {
+        self.requests.encode(frames, cancel)
+    }
+
+    /// Takes a question.
+    ///
+    /// # Errors
+    /// [`Refused`], with the job.
+    #[allow(clippy::result_large_err)]
+    pub fn submit_about(&self, job: Job, about: About) -> Result<(), (Refused, Job)> {
         self.shared.pending.fetch_add(1, Ordering::SeqCst);
         let sent = match &self.jobs {
-            Some(jobs) => jobs.try_send(job).map_err(|error| match error {
-                TrySendError::Full(job) => (Refused::Busy, job),
-                TrySendError::Disconnected(job) => (Refused::Ended, job),
+            Some(jobs) => jobs.try_send((job, about)).map_err(|error| match error {
+                TrySendError::Full((job, _)) => (Refused::Busy, job),
+                TrySendError::Disconnected((job, _)) => (Refused::Ended, job),
             }),
             None => Err((Refused::Ended, job)),
         };
@@ -275,97 +315,5 @@ impl Drop for Session {
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }
-    }
-}
-
-/// The seeing thread.
-fn look(live: &Live, mut seeing: Seeing, shared: &Shared, observers: &[Arc<dyn Observer>], stop: &Interrupt) {
-    while !stop.requested() {
-        let frame = match live.next(TICK) {
-            Next::Frame(frame) => frame,
-            Next::Quiet => continue,
-            Next::Ended => break,
-            Next::Failed(error) => {
-                shared.seen().last_error = Some(error.to_string());
-                break;
-            }
-        };
-        let looked = catch_unwind(AssertUnwindSafe(|| seeing.look(&frame)));
-        match looked.unwrap_or_else(|_| Err(Error::Decoder("encoding or reading a frame panicked".into()))) {
-            Ok(look) => {
-                if !look.taken {
-                    shared.dropped_pinned.fetch_add(1, Ordering::Relaxed);
-                }
-                observers.iter().for_each(|observer| observer.frame(&frame, &look));
-                publish(live, &mut seeing, shared, frame, look.taken);
-            }
-            Err(Error::Interrupted) => break,
-            Err(error) => {
-                shared.failed_frames.fetch_add(1, Ordering::Relaxed);
-                shared.seen().last_error = Some(error.to_string());
-            }
-        }
-    }
-    shared.seen().ended = true;
-    shared.changed.notify_all();
-}
-
-fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>, taken: bool) {
-    let mut view = seeing.view();
-    let status = live.status();
-    view.dropped += status.dropped_source + status.dropped_handover;
-    let mut seen = shared.seen();
-    if let Some(before) = &seen.view {
-        // Times go with the next answer.
-        view.capture_ms += before.capture_ms;
-        view.encode_ms += before.encode_ms;
-    }
-    seen.count += u64::from(taken);
-    seen.view = Some(view);
-    seen.newest = Some(Instant::now());
-    seen.newest_frame = Some(frame);
-    drop(seen);
-    shared.changed.notify_all();
-}
-
-/// The answering thread.
-fn speak(
-    waiting: &Receiver<Job>,
-    mut answerer: Answerer,
-    shared: &Shared,
-    observers: &[Arc<dyn Observer>],
-    stop: &Interrupt,
-) {
-    while !stop.requested() {
-        let mut job = match waiting.recv_timeout(TICK) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
-        let view = {
-            let mut seen = shared.seen();
-            let view = seen.view.clone();
-            if let Some(shown) = seen.view.as_mut() {
-                (shown.capture_ms, shown.encode_ms) = (0.0, 0.0);
-            }
-            view
-        };
-        let outcome = match &view {
-            None => Err(Error::Argument(nothing_seen(shared))),
-            Some(view) => catch_unwind(AssertUnwindSafe(|| {
-                answerer.answer(view, &job.question, &job.cancel, &mut *job.on_text)
-            }))
-            .unwrap_or_else(|_| Err(Error::Decoder("answering panicked; the session goes on".into()))),
-        };
-        observers.iter().for_each(|observer| observer.answer(&job.question, &outcome));
-        (job.done)(outcome, view);
-        shared.pending.fetch_sub(1, Ordering::SeqCst);
-    }
-}
-
-fn nothing_seen(shared: &Shared) -> String {
-    match &shared.seen().last_error {
-        Some(error) => format!("no frame has come yet: {error}"),
-        None => "no frame has come yet; ask again once the source delivers".into(),
     }
 }

@@ -27,14 +27,14 @@ const TICK: Duration = Duration::from_millis(20);
 /// # Errors
 /// Whatever loading, the source and the file report; the file then holds what came before.
 pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
-    let model = Model::open(bundle, record.encoder)?;
+    let model = Model::open(bundle, record.stream.encoder)?;
     let (settings, fps) = record.settle(&model.language.defaults)?;
     let encoder = model.encoder.name();
-    let mut note = SessionNote::new(&model.language, encoder, &settings, &record.source.to_string());
+    let mut note = SessionNote::new(&model.language, encoder, &settings, &record.stream.source.to_string());
     note.fps = Some(fps);
     note.pictures = if record.model_size { Pictures::Model } else { Pictures::Source };
     let recorder = Arc::new(Recorder::create(&record.output, &note, Limits::default())?);
-    let (timeout, stop) = (record.timeout, interrupt.clone());
+    let (timeout, stop) = (record.stream.timeout, interrupt.clone());
     let capture = CaptureOptions { timeout, interrupt: stop, ..CaptureOptions::default() };
     // A clip is recorded whole, however long that takes.
     let pacing = Pacing::Unpaced;
@@ -45,7 +45,7 @@ pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn 
         observers: vec![Arc::clone(&recorder) as _],
     };
     let began = Instant::now();
-    let followed = Session::start(model, &record.source, options, interrupt)
+    let followed = Session::start(model, &record.stream.source, options, interrupt)
         .and_then(|session| follow(record, session, &recorder, interrupt));
     let report = recorder.finish();
     if followed.is_err() && recorder.report().frames == 0 {
@@ -101,14 +101,14 @@ fn follow(record: &Record, session: Session, recorder: &Recorder, interrupt: &In
         let status = session.status();
         let reason = status.last_error.or(status.live.last_error);
         let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-        return Err(Error::capture(record.source.to_string(), reason));
+        return Err(Error::capture(record.stream.source.to_string(), reason));
     }
     ask(record, &session)
 }
 
 /// Asks all questions. One that cannot be answered is in the file with its reason.
 fn ask(record: &Record, session: &Session) -> Result<()> {
-    let (system, sampling) = (&record.system, session.language().defaults.tokens);
+    let (system, sampling) = (&record.stream.system, session.language().defaults.tokens);
     for text in &record.questions {
         let question = Question::new(text.clone()).with_system(system.clone()).with_sampling(sampling);
         match session.ask(question) {

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-use utr_models::RgbFrame;
 
 use super::format::{AnswerNote, EventNote, FrameNote, Pictures, SessionNote};
 use super::write::{Expected, RecordWriter};
@@ -69,7 +68,7 @@ enum What {
 }
 
 enum Picture {
-    Source(RgbFrame),
+    Source(Arc<Frame>),
     /// Shared with the window.
     Model(Arc<EncodedFrame>),
 }
@@ -191,7 +190,7 @@ impl Recorder {
 }
 
 impl Observer for Recorder {
-    fn frame(&self, frame: &Frame, look: &Look) {
+    fn frame(&self, frame: &Arc<Frame>, look: &Look) {
         let note = FrameNote {
             sequence: 0,
             index: frame.stamp.index,
@@ -210,7 +209,7 @@ impl Observer for Recorder {
         let what = || {
             let picture = match self.pictures {
                 _ if !look.taken => None,
-                Pictures::Source => Some(Picture::Source(frame.image.clone())),
+                Pictures::Source => Some(Picture::Source(Arc::clone(frame))),
                 Pictures::Model => Some(Picture::Model(Arc::clone(&look.frame))),
             };
             What::Frame { picture, frame: Expected { note, captured: frame.captured } }
@@ -296,7 +295,7 @@ impl<W: Write + Seek> Writing<'_, W> {
         match item.what {
             What::Frame { picture, frame } => {
                 let picture = picture.as_ref().map(|picture| match picture {
-                    Picture::Source(picture) => picture,
+                    Picture::Source(frame) => &frame.image,
                     Picture::Model(frame) => &frame.picture,
                 });
                 writer.frame(picture, frame)?;

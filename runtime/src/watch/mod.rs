@@ -8,25 +8,23 @@ mod act;
 mod gate;
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use anyhow::Context;
 use serde::Serialize;
+use utr_models::generate::Sampling as TokenSampling;
+use utr_models::prompt::Kind;
 
 use crate::answer::{Answer, Question, check_question};
 use crate::capture::CaptureOptions;
-use crate::capture::live::{LiveOptions, LiveState, Pacing};
-use crate::cli::{self, Mode};
-use crate::decode::KvPrecision;
-use crate::encode::EncoderKind;
+use crate::capture::live::{LiveOptions, LiveState};
+use crate::cli::{Stream, StreamArgs, TokenArgs};
 use crate::error::{Error, Result};
 use crate::evidence::Wanted;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
-use crate::pipeline::Settings;
 use crate::session::{Session, SessionOptions};
-use crate::source::{SOURCES_HELP, Source};
 
 use act::{Actor, Command};
 use gate::{Gate, Rules};
@@ -37,9 +35,12 @@ const TICK: Duration = Duration::from_millis(20);
 /// `utr watch`, as typed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct WatchArgs {
-    /// Where frames come from
-    #[arg(long, value_name = "URI", help = SOURCES_HELP)]
-    pub source: String,
+    /// The source and the model.
+    #[command(flatten)]
+    pub stream: StreamArgs,
+    /// How answers are drawn.
+    #[command(flatten)]
+    pub tokens: TokenArgs,
     /// A standing question; give it several times to watch for several things
     #[arg(long, value_name = "TEXT", required = true)]
     pub question: Vec<String>,
@@ -64,36 +65,9 @@ pub struct WatchArgs {
     /// POST the JSON line there (http://; for https use --exec with curl)
     #[arg(long, value_name = "URL")]
     pub webhook: Option<String>,
-    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
-    #[arg(long, value_name = "DIR")]
-    pub bundle: Option<PathBuf>,
-    /// Frames in the window, 1 to 32 [default: the bundle's]
-    #[arg(long, value_name = "N")]
-    pub frames: Option<usize>,
-    /// Frames taken per second [default: the bundle's]
-    #[arg(long, value_name = "F")]
-    pub fps: Option<f64>,
-    /// What happens when the window slides [default: the bundle's for live sources]
-    #[arg(long, value_name = "MODE")]
-    pub window_mode: Option<Mode>,
-    /// How keys and values are stored
-    #[arg(long, value_name = "BITS", default_value = "f16")]
-    pub kv: KvPrecision,
-    /// Instructions before the conversation [default: the chat template's]
-    #[arg(long, value_name = "TEXT")]
-    pub system: Option<String>,
-    /// Most tokens of an answer [default: the bundle's]
-    #[arg(long, value_name = "N")]
-    pub max_tokens: Option<usize>,
-    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
-    #[arg(long, value_name = "ENGINE")]
-    pub encoder: Option<EncoderKind>,
     /// Say with each answer which frames it stands on
     #[arg(long)]
     pub evidence: bool,
-    /// Longest silence of the source before it is opened again, in seconds
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    pub capture_timeout: f64,
 }
 
 /// One printed line.
@@ -119,13 +93,17 @@ pub fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     arguments.question.iter().try_for_each(|question| check_question(question))?;
-    let source = Source::parse(&arguments.source)?;
+    let stream = arguments.stream.clone().resolve()?;
+    let (choice, prompt) = arguments.tokens.clone().resolve()?;
     let action = action(arguments)?;
-    let model = Model::open(bundle, arguments.encoder)?;
-    let options = options(arguments, &model, interrupt)?;
-    let session = Session::start(model, &source, options, interrupt)?;
+    let model = Model::open(bundle, stream.encoder)?;
+    let options = options(arguments, &stream, &model, interrupt)?;
+    let session = Session::start(model, &stream.source, options, interrupt)?;
     let mut watch = Watch {
         arguments,
+        stream,
+        sampling: choice.over(session.language().defaults.tokens),
+        prompt,
         session,
         gates: arguments.question.iter().map(|_| Gate::new(rules(arguments))).collect(),
         actor: action.map(Actor::start).transpose()?,
@@ -160,24 +138,27 @@ fn action(arguments: &WatchArgs) -> Result<Option<Command>> {
     }
 }
 
-fn options(arguments: &WatchArgs, model: &Model, interrupt: &Interrupt) -> Result<SessionOptions> {
-    let defaults = model.language.defaults;
-    let settings = Settings {
-        frames: cli::frames(arguments.frames, &defaults)?,
-        mode: arguments.window_mode.map_or(defaults.mode, Into::into),
-        kv: arguments.kv,
-        system: arguments.system.clone(),
-    };
-    let timeout = cli::timeout(arguments.capture_timeout)?;
-    let capture = CaptureOptions { timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
-    let fps = Some(arguments.fps.unwrap_or(defaults.fps));
-    let live = LiveOptions { capture, fps, pacing: Pacing::RealTime, ..LiveOptions::default() };
+fn options(
+    arguments: &WatchArgs,
+    stream: &Stream,
+    model: &Model,
+    interrupt: &Interrupt,
+) -> Result<SessionOptions> {
+    let defaults = &model.language.defaults;
+    let settings = stream.settings(defaults, defaults.mode)?;
+    let capture =
+        CaptureOptions { timeout: stream.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
+    let fps = Some(stream.fps.unwrap_or(defaults.fps));
+    let live = LiveOptions { capture, fps, ..LiveOptions::default() };
     Ok(SessionOptions { settings, live, queue: arguments.question.len(), observers: Vec::new() })
 }
 
 /// A running watch.
 struct Watch<'a> {
     arguments: &'a WatchArgs,
+    stream: Stream,
+    sampling: TokenSampling,
+    prompt: Kind,
     session: Session,
     gates: Vec<Gate>,
     actor: Option<Actor>,
@@ -197,7 +178,7 @@ impl Watch<'_> {
                     let status = self.session.status();
                     let reason = status.last_error.or(status.live.last_error);
                     let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-                    return Err(Error::capture(&self.arguments.source, reason).into());
+                    return Err(Error::capture(self.stream.source.to_string(), reason).into());
                 }
             } else if Instant::now() >= due || ended {
                 // A turn that was missed is not made up for.
@@ -214,11 +195,10 @@ impl Watch<'_> {
     fn ask_all(&mut self, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
         for (place, text) in self.arguments.question.iter().enumerate() {
             interrupt.check()?;
-            let mut sampling = self.session.language().defaults.tokens;
-            sampling.max_tokens = self.arguments.max_tokens.unwrap_or(sampling.max_tokens);
             let evidence = if self.arguments.evidence { Wanted::Frames } else { Wanted::Nothing };
-            let question = Question::new(text.clone()).with_system(self.arguments.system.clone());
-            let question = Question { evidence, ..question.with_sampling(sampling) };
+            let question = Question::new(text.clone()).with_system(self.stream.system.clone());
+            let question =
+                Question { evidence, prompt: self.prompt, ..question.with_sampling(self.sampling) };
             let answer = match self.session.ask(question) {
                 Ok((answer, _)) => answer,
                 Err(Error::Interrupted) => return Err(Error::Interrupted.into()),

@@ -1,0 +1,241 @@
+//! What the subcommands that follow a source share: where frames come from, what reads them, how answers are drawn.
+//!
+//! Comes in: the flags as typed. Goes out: [`Stream`] and [`TokenChoice`], checked; what was left open is settled once the model is known.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use utr_models::generate::Sampling as TokenSampling;
+use utr_models::manifest::WindowMode;
+use utr_models::prompt::Kind;
+
+use crate::decode::KvPrecision;
+use crate::encode::EncoderKind;
+use crate::error::{Error, Result};
+use crate::load::Defaults;
+use crate::pipeline::Settings;
+use crate::source::Source;
+use crate::window::CAPACITY;
+
+/// The source and the model, as typed.
+#[derive(Clone, Debug, Args)]
+pub struct StreamArgs {
+    /// Where frames come from: a path or file://, /dev/videoN, csi://N, rtsp://…, test://NAME, pattern://NAME, replay://FILE.mcap, gst://PIPELINE
+    #[arg(long, value_name = "URI")]
+    pub source: String,
+    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
+    #[arg(long, value_name = "DIR")]
+    pub bundle: Option<PathBuf>,
+    /// Frames in the window, 1 to 32 [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub frames: Option<usize>,
+    /// Sample at this rate and keep the newest frames [default for live sources: the bundle's]
+    #[arg(long, value_name = "F")]
+    pub fps: Option<f64>,
+    /// What happens when the window slides [default: exact for files, the bundle's for live sources]
+    #[arg(long, value_name = "MODE")]
+    pub window_mode: Option<Mode>,
+    /// How keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+    /// Instructions before the conversation [default: the chat template's]
+    #[arg(long, value_name = "TEXT")]
+    pub system: Option<String>,
+    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
+    #[arg(long, value_name = "ENGINE")]
+    pub encoder: Option<EncoderKind>,
+    /// Longest wait for a frame before the source counts as hung, in seconds
+    #[arg(long, value_name = "S", default_value_t = 10.0)]
+    pub capture_timeout: f64,
+}
+
+/// How answers are drawn, as typed.
+#[derive(Clone, Debug, Args)]
+pub struct TokenArgs {
+    /// Most tokens of an answer [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub max_tokens: Option<usize>,
+    /// 0 takes the likeliest token every time [default: the bundle's]
+    #[arg(long, value_name = "T")]
+    pub temperature: Option<f32>,
+    /// Sample among the likeliest tokens that together reach this probability [default: the bundle's]
+    #[arg(long, value_name = "P")]
+    pub top_p: Option<f32>,
+    /// Seed of the sampling [default: the bundle's]
+    #[arg(long, value_name = "N")]
+    pub seed: Option<u64>,
+    /// Whose chat template carries the question
+    #[arg(long, value_name = "KIND", default_value = "tokenizer")]
+    pub prompt: PromptKind,
+}
+
+/// What happens when the window slides.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Mode {
+    /// The whole window is read when a question comes
+    Exact,
+    /// Two windows, half a window apart, are read as frames come; the older one answers. Exact on the 17 to 32 frames it holds
+    Ahead,
+    /// Each frame is read once and the oldest one's keys and values are dropped; later frames still carry its influence
+    Rolling,
+}
+
+impl From<Mode> for WindowMode {
+    fn from(mode: Mode) -> Self {
+        match mode {
+            Mode::Exact => Self::Exact,
+            Mode::Ahead => Self::Ahead,
+            Mode::Rolling => Self::Rolling,
+        }
+    }
+}
+
+/// Whose chat template carries the question.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum PromptKind {
+    /// The tokenizer's: as the model was trained and is evaluated
+    Tokenizer,
+    /// The processor's
+    Processor,
+}
+
+impl From<PromptKind> for Kind {
+    fn from(kind: PromptKind) -> Self {
+        match kind {
+            PromptKind::Tokenizer => Self::Tokenizer,
+            PromptKind::Processor => Self::Processor,
+        }
+    }
+}
+
+/// The source and the model, checked.
+#[derive(Clone, Debug)]
+pub struct Stream {
+    /// Parsed.
+    pub source: Source,
+    /// As typed.
+    pub bundle: Option<PathBuf>,
+    /// As typed; what was left open is the model's to say ([`Stream::settings`]).
+    pub frames: Option<usize>,
+    /// As typed.
+    pub fps: Option<f64>,
+    /// As typed; files are read exactly, for live sources it is the model's to say.
+    pub mode: Option<WindowMode>,
+    /// How keys and values are stored.
+    pub kv: KvPrecision,
+    /// Instructions that all answers share.
+    pub system: Option<String>,
+    /// As typed.
+    pub encoder: Option<EncoderKind>,
+    /// Longest wait for a frame.
+    pub timeout: Duration,
+}
+
+impl StreamArgs {
+    /// Applies the limits.
+    ///
+    /// # Errors
+    /// [`Error::Source`] or [`Error::Argument`] with the flag, what it got and what it takes.
+    pub fn resolve(self) -> Result<Stream> {
+        if let Some(frames) = self.frames.filter(|n| !(1..=CAPACITY).contains(n)) {
+            return Err(Error::Argument(format!(
+                "--frames {frames}: the window holds 1 to {CAPACITY} frames"
+            )));
+        }
+        if let Some(fps) = self.fps.filter(|fps| !(fps.is_finite() && *fps > 0.0)) {
+            return Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")));
+        }
+        Ok(Stream {
+            source: Source::parse(&self.source)?,
+            bundle: self.bundle,
+            frames: self.frames,
+            fps: self.fps,
+            mode: self.window_mode.map(WindowMode::from),
+            kv: self.kv,
+            system: self.system,
+            encoder: self.encoder,
+            timeout: timeout(self.capture_timeout)?,
+        })
+    }
+}
+
+impl Stream {
+    /// How the window is followed: what was typed, and for the rest what the model says; `mode` where none was typed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for more frames than the model was trained for.
+    pub fn settings(&self, model: &Defaults, mode: WindowMode) -> Result<Settings> {
+        let frames = frames(self.frames, model)?;
+        Ok(Settings { frames, mode: self.mode.unwrap_or(mode), kv: self.kv, system: self.system.clone() })
+    }
+}
+
+/// How tokens are drawn, as typed.
+#[derive(Clone, Copy, Debug)]
+pub struct TokenChoice {
+    temperature: Option<f32>,
+    top_p: Option<f32>,
+    seed: Option<u64>,
+    max_tokens: Option<usize>,
+}
+
+impl TokenArgs {
+    /// Applies the limits; the template goes beside.
+    ///
+    /// # Errors
+    /// [`Error::Argument`], or the model crate's for a value outside its limits.
+    pub fn resolve(self) -> Result<(TokenChoice, Kind)> {
+        if self.max_tokens == Some(0) {
+            return Err(Error::Argument(
+                "--max-tokens 0 leaves no room for an answer; give 1 or more".into(),
+            ));
+        }
+        let choice = TokenChoice {
+            temperature: self.temperature,
+            top_p: self.top_p,
+            seed: self.seed,
+            max_tokens: self.max_tokens,
+        };
+        choice.over(TokenSampling::default()).validate()?;
+        Ok((choice, self.prompt.into()))
+    }
+}
+
+impl TokenChoice {
+    /// What was typed, and for the rest the model's defaults.
+    pub fn over(self, defaults: TokenSampling) -> TokenSampling {
+        TokenSampling {
+            temperature: self.temperature.unwrap_or(defaults.temperature),
+            top_p: self.top_p.unwrap_or(defaults.top_p),
+            seed: self.seed.unwrap_or(defaults.seed),
+            max_tokens: self.max_tokens.unwrap_or(defaults.max_tokens),
+        }
+    }
+}
+
+/// `--frames`, or what the model was trained for.
+///
+/// # Errors
+/// [`Error::Argument`] for none, more than 32, or more than the model was trained for.
+pub fn frames(typed: Option<usize>, model: &Defaults) -> Result<usize> {
+    let most = model.frames;
+    match typed {
+        None => Ok(most),
+        Some(frames) if (1..=most).contains(&frames) => Ok(frames),
+        Some(frames) => {
+            Err(Error::Argument(format!("--frames {frames}: this model was trained for 1 to {most} frames")))
+        }
+    }
+}
+
+/// `--capture-timeout` as a duration.
+///
+/// # Errors
+/// [`Error::Argument`] outside 0.1 s to one hour.
+pub fn timeout(seconds: f64) -> Result<Duration> {
+    if (0.1..=3600.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(Error::Argument(format!("--capture-timeout {seconds}: give 0.1 to 3600 seconds")))
+}
