@@ -5,7 +5,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers fuzz onnxruntime lint deny setup
+.PHONY: help demo test test-peers soak fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -17,6 +17,7 @@ help:
 	@echo "make demo        ask the shipped model five questions about a clip, with the right answers beside"
 	@echo "make test        every test of the workspace"
 	@echo "make test-peers  compare with transformers, llama.cpp and onnxruntime (a virtual environment, several GB)"
+	@echo "make soak        a server under faults over a million frames, SOAK_FRAMES=1000000"
 	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
 	@echo "make lint        formatting and clippy, warnings are errors"
@@ -39,6 +40,9 @@ test-peers: setup
 	@$(VENV)/bin/python tests/peers/run.py
 
 FUZZ_SECONDS ?= 60
+soak: setup
+	@UTR_SOAK_FRAMES=$(or $(SOAK_FRAMES),1000000) cargo test --release --workspace --test soak -- --nocapture
+
 fuzz: setup
 	@tests/fuzz/run $(FUZZ_SECONDS)
 

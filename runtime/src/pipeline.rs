@@ -259,6 +259,11 @@ impl Pipeline {
         self.seeing.see(frames)
     }
 
+    /// As [`Seeing::clear`].
+    pub fn clear(&mut self) {
+        self.seeing.clear();
+    }
+
     /// Answers one question about the window; `on_text` gets the text piece by piece as it is made.
     ///
     /// # Errors

@@ -286,8 +286,7 @@ impl<'a> Replayer<'a> {
     fn resume(&mut self, number: usize, place: usize) -> Result<()> {
         let count = self.settings.frames.min(place);
         let pictures: Vec<_> = (place - count..place).map(|at| self.frame(at)).collect::<Result<_>>()?;
-        let frames =
-            pictures.iter().map(|frame| self.seeing.encode(frame)).collect::<Result<Vec<_>>>()?;
+        let frames = pictures.iter().map(|frame| self.seeing.encode(frame)).collect::<Result<Vec<_>>>()?;
         let language = Arc::clone(self.answerer.language());
         let reading = self.recording.snapshot(number, &language, self.settings.kv, &frames)?;
         self.seeing.resume(reading)?;

@@ -17,7 +17,7 @@ use utr_models::config::Config;
 use utr_models::generate::argmax;
 use utr_models::network::{Example, Network, Span};
 use utr_models::weights;
-use utr_runtime::decode::{KvPrecision, Place, Span};
+use utr_runtime::decode::{KvPrecision, Place, Span as KvSpan};
 use utr_runtime::encode::EncoderKind;
 use utr_runtime::load::Model;
 use utr_training::train::checkpoint;
@@ -79,7 +79,7 @@ fn continuation(bundle: &Path, count: usize, ids: &str) -> Result<()> {
     let decoder = Arc::clone(&Model::open(bundle, None)?.language.decoder);
     let ids = ids.split(',').map(str::parse).collect::<Result<Vec<u32>, _>>()?;
     ensure!(!ids.is_empty() && count > 0, "nothing to continue");
-    let mut span = Span::new(decoder.shape(), KvPrecision::F32, ids.len() + count);
+    let mut span = KvSpan::new(decoder.shape(), KvPrecision::F32, ids.len() + count);
     let (mut made, mut next) = (Vec::new(), ids);
     while made.len() < count {
         let rows = decoder.embed(&next)?;

@@ -121,7 +121,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),
-        Command::Eval(args) => eval::run(&args, &STOP).map(drop),
+        Command::Eval(args) => eval::run(&args, &STOP),
         Command::Quantize { model, format, output } => {
             let stored = export::quantize(&model, format, &output)?;
             println!("{} tensors in {}", stored.len(), output.display());

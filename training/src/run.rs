@@ -19,6 +19,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::atomic;
+use utr_runtime::decode::KvPrecision;
 
 /// Training by a recipe.
 #[derive(Clone, Debug, clap::Args)]
@@ -129,10 +130,13 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         data: args.test.clone(),
         output: run.join("eval"),
         clips: None,
+        window_mode: Vec::new(),
+        kv: KvPrecision::default(),
+        recommend: None,
         pairs: None,
         workers: args.workers,
     };
-    let results = eval::run(&scoring, stop)?;
+    let results = eval::score(&scoring, stop)?;
     let comparison = compare_tpl(&model, 200, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;

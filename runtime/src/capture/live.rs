@@ -38,6 +38,13 @@ pub struct LiveOptions {
     pub backoff: Backoff,
 }
 
+impl LiveOptions {
+    /// For a session that is to last: a pipeline of the user's is opened again whatever happens, also where it is not live, because its end can only be a loss.
+    pub fn lasting(source: &Source) -> Self {
+        Self { endless: matches!(source, Source::Gst(_)).then_some(true), ..Self::default() }
+    }
+}
+
 /// How fast a source that ends is read. Live sources have their own clock.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pacing {

@@ -13,7 +13,6 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
-
 use super::format::{AnswerNote, EventNote, FrameNote, Pictures, SessionNote};
 use super::write::{Expected, RecordWriter};
 use crate::answer::{Answer, Question};

@@ -171,7 +171,8 @@ async fn about(app: &Arc<App>, media: &Media, cancel: &Interrupt) -> std::result
 
 /// Frames spread evenly over a file, encoded between live frames.
 fn read_file(app: &App, source: &Source, cancel: &Interrupt) -> Result<Vec<Arc<EncodedFrame>>> {
-    let options = CaptureOptions { timeout: app.timeout, interrupt: cancel.clone(), ..CaptureOptions::default() };
+    let options =
+        CaptureOptions { timeout: app.timeout, interrupt: cancel.clone(), ..CaptureOptions::default() };
     let sampled = sample(source, Sampling::Uniform { frames: app.settings.frames }, &options)?;
     app.session.encode(&sampled.frames, cancel)
 }

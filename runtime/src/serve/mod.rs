@@ -102,10 +102,11 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
     let own = Interrupt::default();
     let metrics = Arc::new(Metrics::default());
     let fps = serve.stream.fps.unwrap_or(defaults.fps);
-    let capture = CaptureOptions { timeout: serve.stream.timeout, interrupt: own.clone(), ..CaptureOptions::default() };
+    let capture =
+        CaptureOptions { timeout: serve.stream.timeout, interrupt: own.clone(), ..CaptureOptions::default() };
     let options = SessionOptions {
         settings: settings.clone(),
-        live: live_options(capture, fps),
+        live: LiveOptions { capture, fps: Some(fps), ..LiveOptions::lasting(&serve.stream.source) },
         queue: serve.queue,
         observers: vec![metrics.clone()],
     };
@@ -133,10 +134,6 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
     network(listener, app, interrupt, &own)?;
     log::info("stopped");
     Ok(())
-}
-
-fn live_options(capture: CaptureOptions, fps: f64) -> LiveOptions {
-    LiveOptions { capture, fps: Some(fps), ..LiveOptions::default() }
 }
 
 /// Runs the network until a stop is asked for; `own` then ends the session, a moment later.

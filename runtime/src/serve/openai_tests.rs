@@ -1,3 +1,5 @@
+//! Requests as clients send them: what is taken, what is refused, and with which words.
+
 use serde_json::json;
 
 use super::*;

@@ -1,3 +1,5 @@
+//! Spellings of sources: what they mean, what is refused, and that no secret is shown.
+
 use proptest::prelude::*;
 
 use super::*;

@@ -149,7 +149,7 @@ fn options(
     let capture =
         CaptureOptions { timeout: stream.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let fps = Some(stream.fps.unwrap_or(defaults.fps));
-    let live = LiveOptions { capture, fps, ..LiveOptions::default() };
+    let live = LiveOptions { capture, fps, ..LiveOptions::lasting(&stream.source) };
     Ok(SessionOptions { settings, live, queue: arguments.question.len(), observers: Vec::new() })
 }
 

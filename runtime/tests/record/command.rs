@@ -147,9 +147,9 @@ fn a_recorded_session_comes_again_in_its_mode() {
         "--question",
         "What happens in the clip?",
         "--every",
-        "0.2",
+        "0.02",
         "--max-frames",
-        "60",
+        "600",
     ]);
     let recorded = utr(&arguments);
     assert!(recorded.status.success(), "{}", text(&recorded.stderr));
@@ -161,7 +161,7 @@ fn a_recorded_session_comes_again_in_its_mode() {
     assert_eq!(answers.len(), recording.answers());
     assert!(answers.iter().all(|answer| answer["equal"] == true), "{answers:?}");
     assert_eq!(again.status.code(), Some(0));
-    assert!((60..2000).contains(&recording.frames().len()));
+    assert!((600..2000).contains(&recording.frames().len()));
 }
 
 #[test]

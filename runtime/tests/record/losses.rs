@@ -126,7 +126,7 @@ fn frames_that_a_slow_disk_cannot_take_are_a_gap_and_nothing_is_claimed_across_i
         disk.stop(true);
         let see = |index, taken| {
             let frame = frame(index);
-            recorder.frame(&frame, &look(&frame, taken));
+            recorder.frame(&Arc::new(frame.clone()), &look(&frame, taken));
         };
         see(0, true);
         disk.wait_until_somebody_waits();
@@ -179,12 +179,12 @@ fn a_full_disk_ends_the_recording_and_keeps_what_came_before() {
     let mut index = 0;
     while !recorder.failed() {
         let frame = frame(index);
-        recorder.frame(&frame, &look(&frame, true));
+        recorder.frame(&Arc::new(frame.clone()), &look(&frame, true));
         index += 1;
     }
     let lost = recorder.report().lost_frames;
     let frame = frame(index);
-    recorder.frame(&frame, &look(&frame, true));
+    recorder.frame(&Arc::new(frame.clone()), &look(&frame, true));
     assert!(recorder.report().lost_frames > lost, "a recorder that failed takes nothing");
     let error = recorder.finish().unwrap_err();
     let Error::Io { path, reason } = &error else { panic!("{error}") };

@@ -1,3 +1,5 @@
+//! A source that is kept alive: drawn clips, files, and an opener that fails on purpose.
+
 use super::*;
 
 const LONG: Duration = Duration::from_secs(60);

@@ -4,6 +4,8 @@
 //! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals over pairs, per skill, beside chance and the ceilings of the suite. Replies are
 //! generated greedily by the runtime's own pipeline and graded leniently in form.
 
+mod streams;
+
 use crate::files::{write_atomic, write_jsonl};
 use crate::stats::wilson;
 use crate::world::ceilings::Ceilings;
@@ -20,6 +22,8 @@ use std::time::Instant;
 use utr_models::generate::Sampling as Decoding;
 use utr_runtime::answer::Question;
 use utr_runtime::capture::{CaptureOptions, Frame, Stamp};
+use utr_runtime::cli::Mode;
+use utr_runtime::decode::KvPrecision;
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
 use utr_runtime::pipeline::{Pipeline, Settings};
@@ -55,12 +59,27 @@ pub struct EvalArgs {
     /// exact pixels drawn in memory
     #[arg(long, value_name = "DIR")]
     pub clips: Option<PathBuf>,
+    /// Show the suite's streams frame by frame in these window modes, in place of its clips, and compare
+    #[arg(long, value_name = "MODE", value_delimiter = ',', conflicts_with = "clips")]
+    pub window_mode: Vec<Mode>,
+    /// How keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+    /// Write a copy of the bundle there whose manifest carries each mode's accuracy and recommends one
+    #[arg(long, value_name = "DIR", requires_all = ["window_mode", "bundle"])]
+    pub recommend: Option<PathBuf>,
     /// Only the first N pairs of each skill
     #[arg(long, value_parser = at_least_one)]
     pub pairs: Option<usize>,
     /// Threads
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub workers: usize,
+}
+
+impl EvalArgs {
+    fn folder(&self) -> Result<&PathBuf> {
+        self.bundle.as_ref().or(self.model.as_ref()).context("give --bundle or --model")
+    }
 }
 
 fn at_least_one(text: &str) -> Result<usize, String> {
@@ -152,11 +171,32 @@ struct Prediction {
 }
 
 /// Runs `utr-train eval`.
-pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
-    let folder = args.bundle.as_ref().or(args.model.as_ref()).context("give --bundle or --model")?;
+pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<()> {
+    if args.window_mode.is_empty() { score(args, stop).map(drop) } else { compare_modes(args, stop) }
+}
+
+/// Scores streams in several window modes.
+fn compare_modes(args: &EvalArgs, stop: &AtomicBool) -> Result<()> {
+    let folder = args.folder()?;
     let suite = Suite::load(&args.data)?;
+    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
+    let pairs = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
+    let modes: Vec<_> = args.window_mode.iter().map(|mode| (*mode).into()).collect();
+    let plan =
+        streams::Plan { folder, suite: &suite, modes: &modes, kv: args.kv, pairs, workers: args.workers };
+    let modes = streams::run(&plan, &args.output, stop)?;
+    if let Some(to) = &args.recommend {
+        streams::recommend(folder, &modes, to)?;
+    }
+    Ok(())
+}
+
+/// Scores a suite's clips.
+pub fn score(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
+    let folder = args.folder()?;
+    let suite = &Suite::load(&args.data)?;
     let beside = args.data.with_extension("ceilings.json");
-    let ceilings = if beside.exists() { Some(Ceilings::load(&beside, &suite)?) } else { None };
+    let ceilings = if beside.exists() { Some(Ceilings::load(&beside, suite)?) } else { None };
     if ceilings.is_none() {
         eprintln!(
             "no ceilings: {} is missing; `utr-train world --suite {} --ceilings --output {}` measures them",
@@ -168,11 +208,12 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
     std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
     let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
     let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
-    let mut predictions = predict((folder, args.clips.as_deref()), &suite, &pairs, args.workers, stop)?;
+    let mut predictions =
+        predict((folder, args.clips.as_deref(), args.kv), suite, &pairs, args.workers, stop)?;
     predictions.sort_by_key(|(place, _)| *place);
     let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
     let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let results = tabulate(name, &suite, &predictions, ceilings.as_ref());
+    let results = tabulate(name, suite, &predictions, ceilings.as_ref());
     write_jsonl(&args.output.join("predictions.jsonl"), predictions.iter().flatten())?;
     let write = |name: &str, text: String| {
         write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes()))
@@ -186,7 +227,7 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
 
 /// Replies to all items, in the order they were finished, with their place among `pairs`.
 fn predict(
-    (folder, clips): (&Path, Option<&Path>),
+    (folder, clips, kv): (&Path, Option<&Path>, KvPrecision),
     suite: &Suite,
     pairs: &[(Skill, usize)],
     workers: usize,
@@ -196,8 +237,11 @@ fn predict(
     let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
     let work = || -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let mut pipeline =
-            Pipeline::new(Model::open(folder, None)?, &Settings::exact(FRAMES), Interrupt::default())?;
+        let mut pipeline = Pipeline::new(
+            Model::open(folder, None)?,
+            &Settings { kv, ..Settings::exact(FRAMES) },
+            Interrupt::default(),
+        )?;
         loop {
             ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -330,10 +374,17 @@ fn tabulate(
 }
 
 /// The table people read.
+fn percent(share: f64) -> String {
+    format!("{:.1}", share * 100.0)
+}
+
+/// In percent, with its interval.
+fn markdown_share(share: f64, interval: [f64; 2]) -> String {
+    format!("{} [{}, {}]", percent(share), percent(interval[0]), percent(interval[1]))
+}
+
 fn markdown(results: &Results) -> String {
-    let percent = |x: f64| format!("{:.1}", x * 100.0);
-    let interval =
-        |s: &Share| format!("{} [{}, {}]", percent(s.share), percent(s.interval[0]), percent(s.interval[1]));
+    let interval = |s: &Share| markdown_share(s.share, s.interval);
     let mut text = String::from(
         "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag | open | yes/no | choice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
