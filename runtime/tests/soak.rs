@@ -19,6 +19,8 @@ use server::{Server, question, wait_for};
 
 /// Frames of the short run.
 const SHORT: u64 = 6_000;
+/// Times the feed is broken at least.
+const FAULTS: u64 = 6;
 /// Growth of resident memory after warm-up that counts as none.
 const FLAT: f64 = 0.02;
 /// Beneath this many frames after warm-up, memory has not settled enough to be judged at [`FLAT`].
@@ -195,7 +197,7 @@ fn a_server_outlives_everything_around_it() {
     let pid = server.child.id();
     let (stop, faults) = (AtomicBool::new(false), AtomicU64::new(0));
     let done: [AtomicU64; 5] = Default::default();
-    let calm = Duration::from_millis(if frames > SHORT { 8000 } else { 1500 });
+    let calm = Duration::from_millis(if frames > SHORT { 12_000 } else { 1500 });
     let mut resident = Vec::new();
     let captured = |status: &Value| status["source"]["captured"].as_u64().unwrap_or(0);
     std::thread::scope(|scope| {
@@ -213,7 +215,7 @@ fn a_server_outlives_everything_around_it() {
             }
             assert!(moved.elapsed() < Duration::from_secs(60), "no frame for a minute: {status}");
             resident.push((now, resident_kb(pid)));
-            if now >= frames {
+            if now >= frames && faults.load(Ordering::Relaxed) >= FAULTS {
                 break;
             }
             if frames > SHORT && resident.len() % 300 == 0 {

@@ -14,17 +14,25 @@ use utr_models::manifest::WindowMode;
 use super::ceiling::Ceiling;
 use super::{BenchArgs, Case, Row, random};
 use crate::answer::Question;
+use crate::capture::live::LiveOptions;
 use crate::capture::{CaptureOptions, Frame, Stamp};
 use crate::cli::Mode;
 use crate::decode::{CandleDecoder, Decoder, Place, Span};
 use crate::encode::{VisionEncoder, encode_frames};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
+use crate::pipeline::Settings;
 use crate::prefill::{self, Prefill, Prefix, Reading};
+use crate::session::{Session, SessionOptions};
+use crate::source::Source;
 use crate::window::{CAPACITY, EncodedFrame};
 
 /// Tokens of the answer.
 const ANSWER: usize = 128;
+/// Frames a second of the source that is followed for `drop%`.
+const DROP_FPS: u32 = 30;
+/// How long it is followed.
+const DROP_TIME: Duration = Duration::from_secs(5);
 /// Tokens of the prompt before the frames where no template says.
 const PROMPT: usize = 14;
 
@@ -349,12 +357,40 @@ fn memory(
     Ok(row(Case::RssPeak, Some(mode), "MiB", vec![peak], None, note))
 }
 
+/// A live test picture is followed while one question after the other is answered; what was due and did not enter the window is lost.
 fn drops(
     mode: Mode,
     arguments: &BenchArgs,
     bundle: &Path,
     interrupt: &Interrupt,
 ) -> anyhow::Result<Vec<Row>> {
-    let _ = (mode, arguments, bundle, interrupt, CaptureOptions::default(), Duration::ZERO);
-    Ok(vec![])
+    let source = Source::parse(&format!("test://ball?width=320&height=240&fps={DROP_FPS}&live=true"))?;
+    let mut samples = Vec::new();
+    let (mut due, mut answers) = (0, 0);
+    for _ in 0..arguments.repetitions.min(3) {
+        let model = Model::open(bundle, None)?;
+        let frames = model.language.defaults.frames;
+        let settings = Settings { frames, mode: mode.into(), kv: arguments.kv, system: None };
+        let capture = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
+        let live = LiveOptions { capture, ..LiveOptions::default() };
+        let options = SessionOptions { settings, live, queue: 1, observers: Vec::new() };
+        let session = Session::start(model, &source, options, interrupt)?;
+        ensure!(
+            session.wait_for(1, Duration::from_secs(20)),
+            "GStreamer's test picture gave no frame in 20 s"
+        );
+        let end = Instant::now() + DROP_TIME;
+        while Instant::now() < end {
+            interrupt.check()?;
+            session.ask(Question::new("What moves?"))?;
+            answers += 1;
+        }
+        let status = session.status();
+        let lost = status.live.dropped_source + status.live.dropped_handover + status.dropped_pinned;
+        let all = status.live.captured + status.live.dropped_source;
+        due += all;
+        samples.push(lost as f64 * 100.0 / all.max(1) as f64);
+    }
+    let note = format!("{due} frames at {DROP_FPS} a second, {answers} questions one after the other");
+    Ok(vec![row(Case::Drop, Some(mode), "%", samples, None, note)])
 }
