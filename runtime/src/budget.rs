@@ -85,6 +85,23 @@ pub fn check(name: &str, needs: &Memory, available: Option<Available>) -> Result
     }
 }
 
+/// Refuses a window whose keys and values, `bytes` beside the loaded model, do not fit into what is left.
+///
+/// # Errors
+/// [`Error::Memory`] with what would need less.
+pub fn check_window(name: &str, bytes: u64, available: Option<Available>) -> Result<()> {
+    match available {
+        Some(available) if bytes > available.free => Err(Error::Memory {
+            name: format!("the window of {name}"),
+            needed: mib(bytes),
+            parts: "keys and values; less in another --window-mode, with fewer --frames or a smaller --kv".into(),
+            free: mib(available.free),
+            total: mib(available.total),
+        }),
+        _ => Ok(()),
+    }
+}
+
 /// Whole mebibytes, rounded up.
 fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
@@ -119,6 +136,9 @@ mod tests {
         for part in ["m needs 700 MiB", "weights 500", "keys and values 100", "699 of 1000 MiB"] {
             assert!(message.contains(part), "{part}: {message}");
         }
+        let message = check_window("m", 300 * MIB, free(299 * MIB)).unwrap_err().to_string();
+        assert!(message.contains("300 MiB") && message.contains("--kv"), "{message}");
+        assert!(check_window("m", 300 * MIB, free(300 * MIB)).is_ok());
         let absurd = Memory { weights: u64::MAX, window: u64::MAX, kv: 1, scratch: 1 };
         assert!(check("m", &absurd, free(MIB)).is_err());
     }

@@ -12,13 +12,14 @@ use serde::{Deserialize, Serialize};
 use utr_models::manifest::WindowMode;
 
 use crate::answer::{Answer, Answerer, Question};
+use crate::budget::{self, Available};
 use crate::capture::{self, CaptureOptions, Frame};
 use crate::decode::KvPrecision;
 use crate::encode::{VisionEncoder, encode_frames};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
-use crate::prefill::{Prefill, Reading};
+use crate::prefill::{self, Prefill, Reading};
 use crate::sample::{Sampling, each_due, sample};
 use crate::source::Source;
 use crate::window::{EncodedFrame, Window};
@@ -99,6 +100,9 @@ impl Seeing {
         let question = Question::new("?").with_system(settings.system.clone());
         let (before, _) = language.prompt(&question)?;
         let sizes = (window.limit(), encoder.tokens_per_frame());
+        let rows = prefill::spans(settings.mode, sizes.0) * sizes.1;
+        let bytes = language.decoder.shape().bytes(settings.kv, rows) as u64;
+        budget::check_window(&language.name, bytes, Available::here())?;
         let decoder = Arc::clone(&language.decoder);
         let prefill = Prefill::new(decoder, settings.mode, settings.kv, sizes, &before, &interrupt)?;
         Ok(Self { encoder, window, prefill, interrupt, capture_ms: 0.0, encode_ms: 0.0, dropped: 0 })
