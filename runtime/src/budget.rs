@@ -94,7 +94,8 @@ pub fn check_window(name: &str, bytes: u64, available: Option<Available>) -> Res
         Some(available) if bytes > available.free => Err(Error::Memory {
             name: format!("the window of {name}"),
             needed: mib(bytes),
-            parts: "keys and values; less in another --window-mode, with fewer --frames or a smaller --kv".into(),
+            parts: "keys and values; less in another --window-mode, with fewer --frames or a smaller --kv"
+                .into(),
             free: mib(available.free),
             total: mib(available.total),
         }),

@@ -13,9 +13,15 @@ use std::time::{Duration, Instant};
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
+use utr_models::manifest::WindowMode;
 use utr_runtime::Error;
+use utr_runtime::answer::Question;
 use utr_runtime::capture::live::{Backoff, Live, LiveOptions, LiveState, LiveStatus, Next, Pacing};
 use utr_runtime::capture::{self, CaptureOptions, Frame};
+use utr_runtime::interrupt::Interrupt;
+use utr_runtime::load::Model;
+use utr_runtime::pipeline::Settings;
+use utr_runtime::session::{Session, SessionOptions};
 use utr_runtime::source::Source;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -165,6 +171,42 @@ fn a_network_camera_that_is_killed_comes_back_and_its_password_stays_unsaid() {
     assert_eq!((image.width, image.height), (rtsp_server::WIDTH, rtsp_server::HEIGHT));
     // The picture is SMPTE's bars: its upper left is light grey.
     assert!(image.data[..3].iter().all(|level| (150..230).contains(level)), "{:?}", &image.data[..3]);
+}
+
+#[test]
+fn a_session_answers_on_while_its_camera_is_away_and_about_new_frames_once_it_is_back() {
+    let port = rtsp_server::free_port();
+    let uri = format!("rtsp://{}:{}@127.0.0.1:{port}/test", rtsp_server::USER, "ge%3Aheim%40");
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let model = Model::open(&repository.join("models/bundles/utr-nano"), None).unwrap();
+    let settings = Settings { mode: WindowMode::Rolling, ..Settings::exact(8) };
+    let options =
+        SessionOptions { settings, live: eager(Duration::from_secs(10)), queue: 1, observers: Vec::new() };
+    let server = rtsp_server::Server::start(port);
+    let session =
+        Session::start(model, &Source::parse(&uri).unwrap(), options, &Interrupt::default()).unwrap();
+    let ask = || session.ask(Question::new("what moves?")).unwrap().0;
+    assert!(session.wait_for(8, LONG), "{:?}", session.status());
+    let before = ask();
+    assert_eq!(before.frames.len(), 8);
+    server.kill();
+    let end = Instant::now() + LONG;
+    while !matches!(session.status().live.state, LiveState::Waiting { .. }) {
+        assert!(Instant::now() < end, "{:?}", session.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // Away: answered about the last frames, and their age says so.
+    let away = ask();
+    assert_eq!(away.frames.len(), 8);
+    let newest = away.frames[7].index;
+    let _server = rtsp_server::Server::start(port);
+    while session.view().unwrap().frames[0].stamp.index <= newest {
+        assert!(Instant::now() < end, "{:?}", session.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    let after = ask();
+    assert!(after.frames[0].index > newest && after.frames.len() == 8, "{:?}", after.frames);
+    assert_eq!(session.status().live.reconnects, 1);
 }
 
 #[test]
