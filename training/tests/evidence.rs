@@ -21,9 +21,9 @@ use utr_training::world::Renderer;
 use utr_training::world::suite::Suite;
 
 /// Pairs of each skill.
-const PAIRS: usize = 2;
+const PAIRS: usize = 6;
 /// Draws of other frames.
-const DRAWS: usize = 2;
+const DRAWS: usize = 4;
 
 fn view(frames: &[Arc<EncodedFrame>]) -> View {
     View {
@@ -37,6 +37,7 @@ fn view(frames: &[Arc<EncodedFrame>]) -> View {
 }
 
 #[test]
+#[ignore = "takes minutes; cargo test --release --workspace --test evidence -- --ignored --nocapture"]
 fn frames_with_most_evidence_matter_more_than_others() {
     let repository = Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap();
     let Model { mut encoder, language } =

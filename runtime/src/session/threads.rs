@@ -124,8 +124,9 @@ pub(super) fn speak(
             .unwrap_or_else(|_| Err(Error::Decoder("answering panicked; the session goes on".into()))),
         };
         observers.iter().for_each(|observer| observer.answer(&job.question, &outcome));
-        (job.done)(outcome, view);
+        // Counted down first: who has the answer finds no question of its own pending.
         shared.pending.fetch_sub(1, Ordering::SeqCst);
+        (job.done)(outcome, view);
     }
 }
 
