@@ -94,6 +94,8 @@ pub enum Unread {
     Encoding(String),
     /// Its sizes do not fit together.
     Sizes(String),
+    /// It is no image at all.
+    Broken(String),
 }
 
 impl Image {

@@ -221,7 +221,7 @@ impl Ends {
         while let Some(read) = stream.next().await {
             let taken = match read {
                 Ok((image, _)) => image.into_picture(),
-                Err(error) => Err(Unread::Sizes(unreadable(error)?)),
+                Err(error) => Err(Unread::Broken(unreadable(error)?)),
             };
             match taken {
                 Ok(picture) => {
@@ -279,6 +279,7 @@ fn count(counters: &Counters, unread: &Unread) {
             (short, "only rgb8, bgr8 and mono8 are read")
         }
         Unread::Sizes(reason) => ("wrong sizes".to_string(), reason.as_str()),
+        Unread::Broken(reason) => ("unreadable".to_string(), reason.as_str()),
     };
     let mut images = counters.lock().unwrap_or_else(PoisonError::into_inner);
     images.refused += 1;
