@@ -170,11 +170,14 @@ fn golden_source(folder: &Path, text: &str) -> Result<Source> {
         Source::Gst(_) => {
             Err(Error::Bundle("a golden question names a pipeline, which no bundle may run".into()))
         }
-        Source::Loop(_) | Source::V4l2 { .. } | Source::Csi { .. } | Source::Rtsp(_) | Source::Replay(_) => {
-            Err(Error::Bundle(
-                "a golden question needs a clip of the bundle or a drawn one, which is the same everywhere"
-                    .into(),
-            ))
-        }
+        Source::Feed(_)
+        | Source::Loop(_)
+        | Source::V4l2 { .. }
+        | Source::Csi { .. }
+        | Source::Rtsp(_)
+        | Source::Replay(_) => Err(Error::Bundle(
+            "a golden question needs a clip of the bundle or a drawn one, which is the same everywhere"
+                .into(),
+        )),
     }
 }

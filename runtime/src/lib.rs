@@ -44,6 +44,12 @@ pub mod serve;
 #[path = "serve_disabled.rs"]
 pub mod serve;
 
+#[cfg(feature = "ros2")]
+pub mod ros;
+#[cfg(not(feature = "ros2"))]
+#[path = "ros_disabled.rs"]
+pub mod ros;
+
 mod aside;
 pub mod ask;
 pub mod bench;

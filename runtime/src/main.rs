@@ -1,6 +1,6 @@
 //! `utr`: the command line of the device.
 //!
-//! Comes in: arguments and two environment variables (`UTR_BUNDLE`, and `ORT_DYLIB_PATH` for ONNX Runtime). Goes out:
+//! Comes in: arguments and three environment variables (`UTR_BUNDLE`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`). Goes out:
 //! exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
 //! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
 
@@ -19,7 +19,7 @@ use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::replay::{self, ReplayOptions};
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, serve, watch};
+use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, ros, serve, watch};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -76,7 +76,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Watch(arguments) => {
-            let folder = bundle_folder(arguments.stream.bundle.clone())?;
+            let folder = bundle_folder(arguments.stream.model.bundle.clone())?;
             watch::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
@@ -103,6 +103,12 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             let resolved = arguments.resolve()?;
             let folder = bundle_folder(resolved.stream.bundle.clone())?;
             serve::run(&resolved, &folder, interrupt)?;
+            Ok(true)
+        }
+        Command::Ros(arguments) => {
+            let resolved = arguments.resolve(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
+            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            ros::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
         Command::Bundle(BundleCommand::Inspect { dir, json }) => {

@@ -5,6 +5,7 @@
 
 use std::path::PathBuf;
 
+use crate::capture::Feed;
 use crate::error::{Error, Result};
 
 mod camera;
@@ -50,6 +51,8 @@ pub enum Source {
     Replay(PathBuf),
     /// A GStreamer pipeline that ends before its sink.
     Gst(String),
+    /// Pictures that another part of this program brings; it has no spelling.
+    Feed(Feed),
 }
 
 /// What `--source` accepts, for messages and help.
@@ -99,7 +102,7 @@ impl Source {
     /// only once it is open.
     pub fn never_ends(&self) -> bool {
         match self {
-            Source::V4l2 { .. } | Source::Csi { .. } | Source::Rtsp(_) => true,
+            Source::V4l2 { .. } | Source::Csi { .. } | Source::Rtsp(_) | Source::Feed(_) => true,
             Source::Test(spec) => spec.live,
             Source::Path(_) | Source::Loop(_) | Source::Pattern(_) | Source::Replay(_) | Source::Gst(_) => {
                 false
@@ -131,6 +134,7 @@ impl std::fmt::Display for Source {
             Source::Rtsp(spec) => spec.fmt(f),
             Source::Replay(path) => write!(f, "replay://{}", path.display()),
             Source::Gst(pipeline) => write!(f, "gst://{}", secret::scrub(pipeline)),
+            Source::Feed(feed) => f.write_str(feed.name()),
         }
     }
 }

@@ -137,3 +137,10 @@ fn a_folder_that_is_no_model_is_refused_and_the_doctor_says_so() {
     let report: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!((output.status.code(), &report["ok"]), (Some(1), &Value::Bool(false)));
 }
+
+#[cfg(not(feature = "ros2"))]
+#[test]
+fn a_build_without_ros_says_how_to_get_it() {
+    let words = refused(&["ros", "--bundle", "models/bundles/utr-nano"]);
+    assert!(words.contains("--features ros2"), "{words}");
+}

@@ -4,6 +4,7 @@
 //! asked, so that a pass that merely counts costs no copies. Pictures are RGB at source size; a video's rotation tag and a
 //! photograph's orientation are honoured. It neither resizes nor chooses frames (`sample` does).
 
+mod feed;
 mod folder;
 #[cfg(feature = "gst")]
 mod gst;
@@ -24,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::source::Source;
 
+pub use feed::{Feed, Layout, RawPicture};
 pub use folder::FOLDER_FPS;
 #[cfg(feature = "gst")]
 pub use gst::{ElementReport, GstReport, check as check_gstreamer};
@@ -127,6 +129,7 @@ pub fn open(source: &Source, options: &CaptureOptions) -> Result<Box<dyn Capture
         Source::V4l2 { device, camera } => gst::open_v4l2(device, camera, options),
         Source::Csi { sensor, camera } => gst::open_csi(*sensor, camera, options),
         Source::Rtsp(spec) => gst::open_rtsp(spec, options),
+        Source::Feed(feed) => Ok(Box::new(feed::FeedCapture::open(feed, options))),
         Source::Gst(pipeline) => gst::open_pipeline(pipeline, options),
     }
 }

@@ -1,10 +1,11 @@
 //! The command line: what was typed, and what it resolves to.
 //!
 //! Comes in: the arguments. Goes out: one struct per subcommand, with the rules between flags applied ([`AskArgs::resolve`],
-//! [`ServeArgs::resolve`]). What several subcommands share is in `shared`. Nothing below this folder reads arguments or environment for
+//! [`ServeArgs::resolve`], [`RosArgs::resolve`]). What several subcommands share is in `shared`. Nothing below this folder reads arguments or environment for
 //! settings, and nothing is opened here.
 
 mod ask;
+mod ros;
 mod serve;
 mod shared;
 
@@ -16,8 +17,9 @@ use crate::encode::EncoderKind;
 use crate::source::SOURCES_HELP;
 
 pub use ask::{Ask, AskArgs};
+pub use ros::{Ros, RosArgs, ServiceKind};
 pub use serve::{Serve, ServeArgs};
-pub use shared::{Mode, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, timeout};
+pub use shared::{Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, timeout};
 
 /// Ask a camera about its last 32 frames.
 #[derive(Debug, Parser)]
@@ -37,6 +39,8 @@ pub enum Command {
     Watch(crate::watch::WatchArgs),
     /// Watch a source and answer over HTTP: an OpenAI-compatible API, a page, metrics
     Serve(ServeArgs),
+    /// Answer as a ROS 2 node: a topic of images in, a service, answers and alerts out
+    Ros(RosArgs),
     /// Ask with the real, the shuffled, the reversed and the single-frame window: was time used?
     Probe(crate::probe::ProbeArgs),
     /// Write what a live window sees and answers into a file that reproduces it

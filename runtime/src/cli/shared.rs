@@ -24,6 +24,14 @@ pub struct StreamArgs {
     /// Where frames come from: a path or file://, /dev/videoN, csi://N, rtsp://…, test://NAME, pattern://NAME, replay://FILE.mcap, gst://PIPELINE
     #[arg(long, value_name = "URI")]
     pub source: String,
+    /// What reads them.
+    #[command(flatten)]
+    pub model: ModelArgs,
+}
+
+/// The model and its window, as typed.
+#[derive(Clone, Debug, Args)]
+pub struct ModelArgs {
     /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
@@ -138,6 +146,17 @@ impl StreamArgs {
     /// # Errors
     /// [`Error::Source`] or [`Error::Argument`] with the flag, what it got and what it takes.
     pub fn resolve(self) -> Result<Stream> {
+        let source = Source::parse(&self.source)?;
+        self.model.resolve(source)
+    }
+}
+
+impl ModelArgs {
+    /// Applies the limits.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] with the flag, what it got and what it takes.
+    pub fn resolve(self, source: Source) -> Result<Stream> {
         if let Some(frames) = self.frames.filter(|n| !(1..=CAPACITY).contains(n)) {
             return Err(Error::Argument(format!(
                 "--frames {frames}: the window holds 1 to {CAPACITY} frames"
@@ -147,7 +166,7 @@ impl StreamArgs {
             return Err(Error::Argument(format!("--fps {fps}: the rate must be above zero")));
         }
         Ok(Stream {
-            source: Source::parse(&self.source)?,
+            source,
             bundle: self.bundle,
             frames: self.frames,
             fps: self.fps,

@@ -27,7 +27,9 @@ use crate::load::Model;
 use crate::session::{Session, SessionOptions};
 
 use act::{Actor, Command};
-use gate::{Gate, Rules};
+use gate::Rules;
+
+pub(crate) use gate::Gate;
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_millis(20);
@@ -44,6 +46,23 @@ pub struct WatchArgs {
     /// A standing question; give it several times to watch for several things
     #[arg(long, value_name = "TEXT", required = true)]
     pub question: Vec<String>,
+    /// When it is asked, and which answers count.
+    #[command(flatten)]
+    pub schedule: ScheduleArgs,
+    /// Run this through the shell with the JSON line on its standard input
+    #[arg(long, value_name = "CMD", conflicts_with = "webhook")]
+    pub exec: Option<String>,
+    /// POST the JSON line there (http://; for https use --exec with curl)
+    #[arg(long, value_name = "URL")]
+    pub webhook: Option<String>,
+    /// Say with each answer which frames it stands on
+    #[arg(long)]
+    pub evidence: bool,
+}
+
+/// When a standing question is asked and which of its answers count, as typed.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ScheduleArgs {
     /// Time between two times that a question is asked, such as 500ms, 2s, 1m
     #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
     pub every: Duration,
@@ -59,15 +78,18 @@ pub struct WatchArgs {
     /// Time after an answer that counted in which no other one of that question does
     #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
     pub cool_down: Duration,
-    /// Run this through the shell with the JSON line on its standard input
-    #[arg(long, value_name = "CMD", conflicts_with = "webhook")]
-    pub exec: Option<String>,
-    /// POST the JSON line there (http://; for https use --exec with curl)
-    #[arg(long, value_name = "URL")]
-    pub webhook: Option<String>,
-    /// Say with each answer which frames it stands on
-    #[arg(long)]
-    pub evidence: bool,
+}
+
+impl ScheduleArgs {
+    /// A gate for one question.
+    pub(crate) fn gate(&self) -> Gate {
+        Gate::new(Rules {
+            on_change: self.on_change,
+            when: self.when.clone(),
+            in_a_row: self.hysteresis,
+            cool_down: self.cool_down,
+        })
+    }
 }
 
 /// One printed line.
@@ -105,22 +127,13 @@ pub fn run(
         sampling: choice.over(session.language().defaults.tokens),
         prompt,
         session,
-        gates: arguments.question.iter().map(|_| Gate::new(rules(arguments))).collect(),
+        gates: arguments.question.iter().map(|_| arguments.schedule.gate()).collect(),
         actor: action.map(Actor::start).transpose()?,
-        told: None,
+        teller: Teller::default(),
     };
     match watch.follow(interrupt, out) {
         Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => Ok(()),
         other => other,
-    }
-}
-
-fn rules(arguments: &WatchArgs) -> Rules {
-    Rules {
-        on_change: arguments.on_change,
-        when: arguments.when.clone(),
-        in_a_row: arguments.hysteresis,
-        cool_down: arguments.cool_down,
     }
 }
 
@@ -162,8 +175,7 @@ struct Watch<'a> {
     session: Session,
     gates: Vec<Gate>,
     actor: Option<Actor>,
-    /// What was last told of the source.
-    told: Option<LiveState>,
+    teller: Teller,
 }
 
 impl Watch<'_> {
@@ -171,7 +183,7 @@ impl Watch<'_> {
         let mut due = Instant::now();
         loop {
             interrupt.check()?;
-            self.tell();
+            self.teller.tell(&self.session);
             let ended = self.session.ended();
             if self.session.view().is_none() {
                 if ended {
@@ -182,7 +194,7 @@ impl Watch<'_> {
                 }
             } else if Instant::now() >= due || ended {
                 // A turn that was missed is not made up for.
-                due = Instant::now().max(due + self.arguments.every);
+                due = Instant::now().max(due + self.arguments.schedule.every);
                 self.ask_all(interrupt, out)?;
                 if ended {
                     return Ok(());
@@ -226,10 +238,19 @@ impl Watch<'_> {
         }
         Ok(())
     }
+}
 
+/// Tells what happens to a source.
+#[derive(Default)]
+pub(crate) struct Teller {
+    /// What was last told of it.
+    told: Option<LiveState>,
+}
+
+impl Teller {
     /// Says on standard error when the source's state changes.
-    fn tell(&mut self) {
-        let status = self.session.status().live;
+    pub(crate) fn tell(&mut self, session: &Session) {
+        let status = session.status().live;
         if self.told.as_ref() == Some(&status.state) {
             return;
         }
