@@ -245,7 +245,6 @@ struct Spoken {
     finish: decode::Finish,
     first: Instant,
     ended: Instant,
-    prefill_ms: f64,
     /// Attention each frame got from the rows that chose the answer's tokens.
     mass: Vec<f32>,
 }
@@ -275,7 +274,6 @@ impl<'a> Speech<'a> {
         interrupt: &Interrupt,
         on_text: &mut dyn FnMut(&str) -> Result<()>,
     ) -> Result<Spoken> {
-        let began = Instant::now();
         let decoder = self.language.decoder.as_ref();
         let hidden = decoder.hidden();
         let mut rows = self.language.newline.clone();
@@ -287,7 +285,6 @@ impl<'a> Speech<'a> {
         let mut mass = vec![0.0; self.past.len()];
         let wanted = question.evidence != Wanted::Nothing;
         let logits = self.read_row(last, wanted.then_some(&mut mass))?;
-        let prefill_ms = began.elapsed().as_secs_f64() * 1e3;
 
         let mut sampler = Sampler::new(question.sampling)?;
         let mut stream = TokenStream::new();
@@ -316,7 +313,7 @@ impl<'a> Speech<'a> {
         }
         // The prompt before the frames is the first span.
         let mass = mass.split_off(1.min(mass.len()));
-        Ok(Spoken { text, tokens, finish, first: first.unwrap_or(ended), ended, prefill_ms, mass })
+        Ok(Spoken { text, tokens, finish, first: first.unwrap_or(ended), ended, mass })
     }
 
     /// Reads one row; the logits after it.
@@ -331,12 +328,11 @@ impl<'a> Speech<'a> {
 fn timings(view: &View, question: &Question, asked: &Asked<'_>, spoken: &Spoken, began: Instant) -> Timings {
     let decode_s = spoken.ended.duration_since(spoken.first).as_secs_f64();
     let later_tokens = spoken.tokens.len().saturating_sub(1);
-    let all = spoken.first.duration_since(began).as_secs_f64() * 1e3;
     Timings {
         capture_ms: view.capture_ms,
         encode_ms: view.encode_ms,
         // Reading the frames where that was left to the question, then the question itself.
-        prefill_ms: all.max(spoken.prefill_ms),
+        prefill_ms: spoken.first.duration_since(began).as_secs_f64() * 1e3,
         ttft_ms: spoken.first.duration_since(question.asked).as_secs_f64() * 1e3,
         decode_ms: decode_s * 1e3,
         prompt_tokens: asked.reading.end() + 1 + asked.after.len(),

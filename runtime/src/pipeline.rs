@@ -205,11 +205,6 @@ impl Seeing {
         self.prefill.clear();
     }
 
-    /// Notes frames that were lost on the way here.
-    pub fn count_dropped(&mut self, frames: u64) {
-        self.dropped += frames;
-    }
-
     /// The window now; the times since the last view go with it.
     pub fn view(&mut self) -> View {
         let reading = self.prefill.reading().cloned();
