@@ -6,12 +6,12 @@
 
 mod chat;
 mod connections;
-mod errors;
+pub mod errors;
 mod files;
 mod guard;
 mod log;
 mod metrics;
-mod openai;
+pub mod openai;
 mod pictures;
 mod reply;
 mod routes;

@@ -41,6 +41,13 @@ pub struct Server {
     pub log: Arc<Mutex<String>>,
 }
 
+/// A program that ends with this one, however this one ends.
+pub fn bound(program: &str) -> Command {
+    let mut command = Command::new("setpriv");
+    command.args(["--pdeathsig", "KILL", program]);
+    command
+}
+
 impl Server {
     /// Starts on a free port and waits until it listens.
     pub fn start(source: &str, arguments: &[&str]) -> Self {
@@ -49,7 +56,7 @@ impl Server {
 
     /// Starts with variables set.
     pub fn start_in(source: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = Command::new(env!("CARGO_BIN_EXE_utr"))
+        let mut child = bound(env!("CARGO_BIN_EXE_utr"))
             .current_dir(repository())
             .args([
                 "serve",

@@ -78,6 +78,14 @@ const SOURCES: [&str; 9] = [
     "gst://videotestsrc ! videoconvert",
 ];
 
+/// Requests of every shape.
+const REQUESTS: [&str; 4] = [
+    r#"{"model":"m","messages":[{"role":"user","content":"What moves?"}],"stream":true,"stream_options":{"include_usage":true},"max_tokens":8}"#,
+    r#"{"messages":[{"role":"system","content":"Be brief."},{"role":"user","content":[{"type":"video_url","video_url":{"url":"live:default?last=8"}},{"type":"text","text":"<video>What?<|im_end|>"}]}],"temperature":0.5,"top_p":0.9,"seed":-1,"evidence":"time"}"#,
+    r#"{"messages":[{"role":"user","content":[{"type":"text","text":"A"},{"type":"video_url","video_url":"file:///a.mp4"}]},{"role":"assistant","content":null},{"role":"user","content":"B"}],"n":1,"stop":null,"tools":[],"response_format":{"type":"text"},"evidence":true}"#,
+    r#"{"messages":[{"role":"developer","content":"<|im_start|>"},{"role":"user","content":"\u0000\ud83d\ude00"}],"max_completion_tokens":4096}"#,
+];
+
 /// Writes the first files of a target into `corpus/`, before it begins.
 pub fn seed(target: &str) {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("corpus").join(target);
@@ -86,6 +94,7 @@ pub fn seed(target: &str) {
     let shipped = |name: &str| std::fs::read(bundle().join(name)).expect("a file of the bundle");
     match target {
         "source" => SOURCES.iter().enumerate().for_each(|(n, uri)| put(&format!("seed{n}"), uri.as_bytes())),
+        "chat" => REQUESTS.iter().enumerate().for_each(|(n, body)| put(&format!("seed{n}"), body.as_bytes())),
         "manifest" => put("seed", &shipped("manifest.json")),
         "template" => put("seed", &shipped("chat_template.jinja")),
         _ => {
