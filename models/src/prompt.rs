@@ -10,6 +10,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
 use minijinja::{Environment, Value as JinjaValue, context};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::error::{Error, Result};
@@ -20,16 +21,19 @@ use crate::text::Tokenizer;
 pub const VIDEO_TOKEN: &str = "<video>";
 
 /// Whose template to use (reference.md §1.4).
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Kind {
     /// The tokenizer's: how the model was trained and how the reference evaluates it. Content is one string.
+    #[default]
     Tokenizer,
     /// The processor's: the checkpoint's demo. Content is a list of typed parts.
     Processor,
 }
 
 /// Who speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
 pub enum Role {
     /// Instructions before the conversation.
     System,
@@ -51,13 +55,14 @@ impl Role {
 }
 
 /// One turn of a conversation.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Message {
     /// Who speaks.
     pub role: Role,
     /// What is said; never parsed for special tokens.
     pub text: String,
     /// Whether the video comes before the text. Exactly one message of a prompt carries it.
+    #[serde(default)]
     pub video: bool,
 }
 

@@ -9,7 +9,6 @@ use std::time::Instant;
 use anyhow::Context;
 
 use crate::answer::{Answer, Question};
-use crate::capture::CaptureOptions;
 use crate::cli::Ask;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
@@ -27,8 +26,7 @@ pub fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
     let model = Model::open(bundle, ask.stream.encoder)?;
-    let (timeout, stop) = (ask.stream.timeout, interrupt.clone());
-    let options = CaptureOptions { timeout, interrupt: stop, ..CaptureOptions::default() };
+    let options = ask.stream.capture(interrupt);
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
     let session =
         SessionNote::new(&model.language, model.encoder.name(), &settings, &ask.stream.source.to_string());
@@ -38,9 +36,7 @@ pub fn run(
     let mut recorded = Vec::new();
     let echo = ask.questions.len() > 1 || std::io::stdout().is_terminal();
     for text in &ask.questions {
-        let question =
-            Question { prompt: ask.prompt, sampling, asked, evidence: ask.evidence, ..Question::new(text) }
-                .with_system(settings.system.clone());
+        let question = Question { sampling, asked, evidence: ask.evidence, ..settings.question(text) };
         let view = pipeline.view();
         let answer = if ask.json {
             let answer = pipeline.answer(&view, &question, &mut |_| Ok(()))?;

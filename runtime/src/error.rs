@@ -113,6 +113,14 @@ impl Error {
         Error::Capture { origin: origin.into(), reason: reason.into() }
     }
 
+    /// What happened, without where: for messages that name the source themselves.
+    pub fn reason(&self) -> String {
+        match self {
+            Self::Capture { reason, .. } | Self::Lost { reason, .. } => reason.clone(),
+            other => other.to_string(),
+        }
+    }
+
     /// An [`Error::Lost`] for `origin`.
     pub fn lost(origin: impl Into<String>, reason: impl Into<String>) -> Error {
         Error::Lost { origin: origin.into(), reason: reason.into() }

@@ -12,8 +12,11 @@ use crate::decode::{KvPrecision, Place, Span};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Language;
-use crate::prefill::Reading;
+use crate::prefill::{self, Reading};
 use crate::window::EncodedFrame;
+
+/// Rows whose logits are held at once: with 151,936 tokens these are 19 MB, however long the answer.
+const LOGIT_ROWS: usize = 32;
 
 /// Single frames that stand for the window when temporal perplexity is taken.
 const SINGLE_FRAMES: usize = 4;
@@ -67,7 +70,6 @@ pub fn nll(
     tokens: &[u32],
     interrupt: &Interrupt,
 ) -> Result<f64> {
-    interrupt.check()?;
     let Some((_, read)) = tokens.split_last() else {
         return Err(Error::Argument("an empty answer has no likelihood".into()));
     };
@@ -77,12 +79,19 @@ pub fn nll(
     rows.extend(decoder.embed(read)?);
     let hidden = decoder.hidden();
     let mut own = Span::new(decoder.shape(), kv, rows.len() / hidden.max(1));
-    let states = decoder.read(&reading.past(), Place { own: &mut own, start: reading.end() }, &rows, None)?;
-    let choosing = states.get(states.len().saturating_sub(tokens.len() * hidden)..).unwrap_or_default();
-    let logits = decoder.logits(choosing)?;
-    let losses =
-        logits.chunks_exact(decoder.vocab().max(1)).zip(tokens).map(|(row, token)| loss(row, *token));
-    Ok(losses.sum::<f64>() / tokens.len() as f64)
+    let (past, start) = (reading.past(), reading.end());
+    // Each of the last rows chooses a token; what comes before them is only read.
+    let (earlier, choosing) = rows.split_at(rows.len().saturating_sub(tokens.len() * hidden));
+    prefill::read(decoder, &past, Place { own: &mut own, start }, earlier, interrupt)?;
+    let mut sum = 0.0;
+    for (rows, tokens) in choosing.chunks(LOGIT_ROWS * hidden.max(1)).zip(tokens.chunks(LOGIT_ROWS)) {
+        interrupt.check()?;
+        let states = decoder.read(&past, Place { own: &mut own, start }, rows, None)?;
+        let logits = decoder.logits(&states)?;
+        let losses = logits.chunks_exact(decoder.vocab().max(1)).zip(tokens);
+        sum += losses.map(|(row, token)| loss(row, *token)).sum::<f64>();
+    }
+    Ok(sum / tokens.len() as f64)
 }
 
 /// `-log softmax(logits)[token]`.

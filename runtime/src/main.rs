@@ -1,7 +1,7 @@
 //! `utr`: the command line of the device.
 //!
-//! Comes in: arguments and three environment variables (`UTR_BUNDLE`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`). Goes out:
-//! exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
+//! Comes in: arguments and the environment: `UTR_BUNDLE`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`, `CANDLE_NUM_THREADS`, and what
+//! systemd sets (`JOURNAL_STREAM`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`). Goes out: exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
 //! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
 
 #![cfg_attr(
@@ -12,6 +12,7 @@
 use std::io::Write;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::time::Duration;
 
 use clap::Parser;
 use utr_runtime::capture::CaptureOptions;
@@ -26,6 +27,8 @@ const NO: u8 = 1;
 const FAILED: u8 = 2;
 /// 128 + SIGINT, as shells report it.
 const INTERRUPTED: u8 = 130;
+/// Longest time between Ctrl-C and the end; the longest orderly one is an action of `utr watch`.
+const STOPPING: Duration = Duration::from_secs(40);
 
 fn main() -> ExitCode {
     // Frames are read while an answer is spoken: candle's own threads would make one wait for the other, spinning. Matrices are spread over
@@ -41,6 +44,12 @@ fn main() -> ExitCode {
         if handler.request() {
             std::process::exit(i32::from(INTERRUPTED));
         }
+        // A driver that hangs must not keep the program.
+        std::thread::spawn(|| {
+            std::thread::sleep(STOPPING);
+            eprintln!("utr: something still hangs after {} s; it is left behind", STOPPING.as_secs());
+            std::process::exit(i32::from(INTERRUPTED));
+        });
     });
     if let Err(error) = handled {
         eprintln!("utr: Ctrl-C cannot be handled ({error}); it will stop the program at once");
@@ -81,7 +90,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Probe(arguments) => {
-            let folder = bundle_folder(arguments.bundle.clone())?;
+            let folder = bundle_folder(arguments.stream.model.bundle.clone())?;
             probe::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
@@ -100,7 +109,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Serve(arguments) => {
-            let resolved = arguments.resolve()?;
+            let resolved = arguments.resolve(std::env::var_os("JOURNAL_STREAM").is_some())?;
             let folder = bundle_folder(resolved.stream.bundle.clone())?;
             serve::run(&resolved, &folder, interrupt)?;
             Ok(true)

@@ -2,14 +2,16 @@
 //!
 //! Comes in: a model, frames, questions. Goes out: answers. [`Seeing`] takes frames in: each is encoded once, on arrival, and read
 //! once where the window's mode says so. [`Answerer`] answers a question about a [`View`], which is what Seeing held at one moment and
-//! no later frame changes, so that both can run at the same time. [`Pipeline`] is the two one after the other. Nothing is printed:
-//! text leaves through a callback.
+//! no later frame changes, so that both can run at the same time. [`Pipeline`] is the two one after the other, for clips; a live source has
+//! each on a thread of its own ([`crate::session`]), fed by [`crate::capture::live`]. Nothing is printed: text leaves through a callback.
 
 use std::sync::Arc;
 use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
+use utr_models::RgbFrame;
 use utr_models::manifest::WindowMode;
+use utr_models::prompt::Kind;
 
 use crate::answer::{Answer, Answerer, Question};
 use crate::budget::{self, Available};
@@ -20,7 +22,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::prefill::{self, Prefill, Reading};
-use crate::sample::{Sampling, each_due, sample};
+use crate::sample::{Sampling, each_due, sample_with};
 use crate::source::Source;
 use crate::window::{EncodedFrame, Window};
 
@@ -35,12 +37,20 @@ pub struct Settings {
     pub kv: KvPrecision,
     /// Instructions that all answers share; the chat template's own where none are given.
     pub system: Option<String>,
+    /// Whose chat template carries the questions.
+    #[serde(default)]
+    pub prompt: Kind,
 }
 
 impl Settings {
     /// The reference: a window of `frames` that is read when a question comes, in f32.
     pub fn exact(frames: usize) -> Self {
-        Self { frames, mode: WindowMode::Exact, kv: KvPrecision::F32, system: None }
+        Self { frames, mode: WindowMode::Exact, kv: KvPrecision::F32, system: None, prompt: Kind::default() }
+    }
+
+    /// A question as this stream's prompt begins: what was read ahead can then be continued.
+    pub fn question(&self, text: impl Into<String>) -> Question {
+        Question { prompt: self.prompt, ..Question::new(text).with_system(self.system.clone()) }
     }
 }
 
@@ -55,10 +65,19 @@ pub struct View {
     pub mode: WindowMode,
     /// Frames lost before they reached the window, since the start.
     pub dropped: u64,
-    /// Time spent on capturing since the previous view; in the modes that read ahead, on reading too.
+    /// Time spent on capturing since the previous view; in the modes that read ahead, on reading too. Of a live session: how long the newest
+    /// frame waited.
     pub capture_ms: f64,
-    /// Time spent on encoding since the previous view.
+    /// Time spent on encoding since the previous view; of a live session: on its newest frame.
     pub encode_ms: f64,
+}
+
+impl View {
+    /// Frames that nothing has read yet; they are read when a question comes, exactly.
+    pub fn unread(frames: Vec<Arc<EncodedFrame>>) -> Self {
+        let (capture_ms, encode_ms) = (0.0, 0.0);
+        Self { frames, reading: None, mode: WindowMode::Exact, dropped: 0, capture_ms, encode_ms }
+    }
 }
 
 /// What became of a frame.
@@ -97,8 +116,7 @@ impl Seeing {
         interrupt: Interrupt,
     ) -> Result<Self> {
         let window = Window::new(settings.frames);
-        let question = Question::new("?").with_system(settings.system.clone());
-        let (before, _) = language.prompt(&question)?;
+        let (before, _) = language.prompt(&settings.question("?"))?;
         let sizes = (window.limit(), encoder.tokens_per_frame());
         let rows = prefill::spans(settings.mode, sizes.0) * sizes.1;
         let bytes = language.decoder.shape().bytes(settings.kv, rows) as u64;
@@ -114,13 +132,16 @@ impl Seeing {
     /// Whatever capture, encoding and prefill report.
     pub fn watch(&mut self, source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<()> {
         self.clear();
+        self.dropped = 0;
         let began = Instant::now();
         if let (Sampling::Newest { fps, .. }, true) = (sampling, self.prefill.mode() != WindowMode::Exact) {
             return self.follow(source, fps, options);
         }
-        let sampled = sample(source, sampling, options)?;
+        let preprocessor = self.encoder.preprocessing();
+        let keep = |picture: RgbFrame| Ok(preprocessor.picture(&picture)?);
+        let sampled = sample_with(source, sampling, options, &keep)?;
         self.capture_ms += ms(began);
-        self.dropped = sampled.dropped;
+        self.dropped += sampled.dropped;
         self.see(&sampled.frames)
     }
 
@@ -134,7 +155,7 @@ impl Seeing {
             Ok(!(live && self.window.len() == self.window.limit()))
         })?;
         self.capture_ms += ms(began) - (self.encode_ms - encoded_before);
-        self.dropped = clip.dropped();
+        self.dropped += clip.dropped();
         Ok(())
     }
 

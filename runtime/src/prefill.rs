@@ -20,7 +20,7 @@ use crate::window::{CAPACITY, EncodedFrame};
 /// Rows read per step: bounds the scores held at once, and how late an interrupt is noticed.
 const CHUNK: usize = 256;
 
-/// Frames that may arrive while an answer pins the window, before the next one has to be dropped.
+/// Frames that may arrive while an answer pins the window, before the next one has to be dropped; `ahead` keeps each of them twice.
 const SPARE: usize = 8;
 
 /// The prompt before the frames, read once.
@@ -212,7 +212,7 @@ pub fn read(
 pub fn spans(mode: WindowMode, frames: usize) -> usize {
     match mode {
         WindowMode::Exact => 0,
-        WindowMode::Ahead => frames + frames / 2 + SPARE,
+        WindowMode::Ahead => frames + frames / 2 + 2 * SPARE,
         WindowMode::Rolling => frames + SPARE,
     }
 }

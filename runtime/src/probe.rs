@@ -5,7 +5,7 @@
 //! Nothing is judged but what the numbers say.
 
 use std::io::Write;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::sync::Arc;
 
 use rand::SeedableRng;
@@ -16,16 +16,14 @@ use utr_models::generate::Sampling as TokenSampling;
 use utr_models::manifest::WindowMode;
 
 use crate::answer::{Answer, Answerer, Question};
-use crate::capture::CaptureOptions;
-use crate::cli;
-use crate::decode::{Finish, KvPrecision};
-use crate::error::Result;
+use crate::cli::StreamArgs;
+use crate::decode::Finish;
+use crate::error::{Error, Result};
 use crate::evidence::{Wanted, single_frames, tpl};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
-use crate::pipeline::{Seeing, Settings, View};
+use crate::pipeline::{Seeing, View};
 use crate::sample::Sampling;
-use crate::source::{SOURCES_HELP, Source};
 use crate::window::EncodedFrame;
 
 /// Shuffles, and random deletions, that are averaged.
@@ -34,21 +32,12 @@ const DRAWS: usize = 8;
 /// `utr probe`, as typed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct ProbeArgs {
-    /// Where frames come from
-    #[arg(long, value_name = "URI", help = SOURCES_HELP)]
-    pub source: String,
+    /// The source and the model.
+    #[command(flatten)]
+    pub stream: StreamArgs,
     /// The question
     #[arg(long, value_name = "TEXT")]
     pub question: String,
-    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
-    #[arg(long, value_name = "DIR")]
-    pub bundle: Option<PathBuf>,
-    /// Frames in the window, 1 to 32 [default: the bundle's]
-    #[arg(long, value_name = "N")]
-    pub frames: Option<usize>,
-    /// Sample at this rate and keep the newest frames [default: spread evenly over a clip; the bundle's rate for live sources]
-    #[arg(long, value_name = "F")]
-    pub fps: Option<f64>,
     /// Most tokens of an answer [default: the bundle's]
     #[arg(long, value_name = "N")]
     pub max_tokens: Option<usize>,
@@ -58,9 +47,6 @@ pub struct ProbeArgs {
     /// Print one JSON object
     #[arg(long)]
     pub json: bool,
-    /// Longest wait for a frame before the source counts as hung, in seconds
-    #[arg(long, value_name = "S", default_value_t = 10.0)]
-    pub capture_timeout: f64,
 }
 
 /// The same question over another window.
@@ -136,37 +122,38 @@ pub fn run(
 }
 
 fn probe(arguments: &ProbeArgs, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<Report> {
-    let source = Source::parse(&arguments.source)?;
-    let Model { encoder, language } = Model::open(bundle, None)?;
+    let stream = arguments.stream.clone().resolve()?;
+    if stream.mode.is_some_and(|mode| mode != WindowMode::Exact) {
+        return Err(Error::Argument("--window-mode: probe reads every window exactly".into()).into());
+    }
+    let Model { encoder, language } = Model::open(bundle, stream.encoder)?;
     let defaults = language.defaults;
-    let frames = cli::frames(arguments.frames, &defaults)?;
-    let sampling = match arguments.fps {
+    let settings = stream.settings(&defaults, WindowMode::Exact)?;
+    let frames = settings.frames;
+    let sampling = match stream.fps {
         Some(fps) => Sampling::Newest { fps, frames },
         None => Sampling::Default { fps: defaults.fps, frames },
     };
     let max_tokens = arguments.max_tokens.unwrap_or(defaults.tokens.max_tokens);
     let tokens = TokenSampling { temperature: 0.0, max_tokens, ..defaults.tokens };
     let question =
-        Question { evidence: Wanted::Frames, ..Question::new(&arguments.question).with_sampling(tokens) };
-    let settings = Settings::exact(frames);
+        Question { evidence: Wanted::Frames, sampling: tokens, ..settings.question(&arguments.question) };
     let mut seeing = Seeing::new(encoder, &language, &settings, interrupt.clone())?;
-    let timeout = cli::timeout(arguments.capture_timeout)?;
-    let options = CaptureOptions { timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
-    seeing.watch(&source, sampling, &options)?;
+    seeing.watch(&stream.source, sampling, &stream.capture(interrupt))?;
     let view = seeing.view();
-    let mut bench =
-        Bench { answerer: Answerer::new(Arc::clone(&language), KvPrecision::F32), question, interrupt };
-    Ok(bench.report(&view, ChaCha8Rng::seed_from_u64(arguments.seed))?)
+    let mut trial =
+        Trial { answerer: Answerer::new(Arc::clone(&language), settings.kv), question, interrupt };
+    Ok(trial.report(&view, ChaCha8Rng::seed_from_u64(arguments.seed))?)
 }
 
 /// Asks the one question over many windows.
-struct Bench<'a> {
+struct Trial<'a> {
     answerer: Answerer,
     question: Question,
     interrupt: &'a Interrupt,
 }
 
-impl Bench<'_> {
+impl Trial<'_> {
     fn report(&mut self, view: &View, mut rng: ChaCha8Rng) -> Result<Report> {
         let frames = &view.frames;
         let answer = self.answer(frames)?;
@@ -213,14 +200,7 @@ impl Bench<'_> {
     }
 
     fn answer(&mut self, frames: &[Arc<EncodedFrame>]) -> Result<Answer> {
-        let view = View {
-            frames: frames.to_vec(),
-            reading: None,
-            mode: WindowMode::Exact,
-            dropped: 0,
-            capture_ms: 0.0,
-            encode_ms: 0.0,
-        };
+        let view = View::unread(frames.to_vec());
         self.answerer.answer(&view, &self.question, self.interrupt, &mut |_| Ok(()))
     }
 
@@ -265,17 +245,23 @@ fn mean(values: &[f64]) -> f64 {
     values.iter().sum::<f64>() / values.len().max(1) as f64
 }
 
-/// What the numbers say, in one sentence.
+/// Temporal perplexity up to which single frames count as enough.
+const LITTLE: f64 = 0.1;
+
+/// What the numbers say, in one sentence. Whether one frame is enough is said by temporal perplexity, which is a mean over several frames, and not
+/// by the answer to one of them.
 fn verdict(variants: &[Variant], tpl: f64) -> String {
     let of = |window: &str| variants.iter().find(|v| v.window == window);
     let changed = |window: &str| of(window).is_some_and(|v| !v.same);
     let order = changed("shuffled") || changed("reversed");
-    match (order, changed("single"), tpl > 0.1) {
-        (true, _, true) => "time was used: another order gives another answer, and one frame does not give this one".into(),
-        (true, _, false) => "another order gives another answer, but single frames make this one as likely: order sways it more than it informs it".into(),
-        (false, true, _) => "the frames matter, their order does not: several frames are needed, in any order".into(),
-        (false, false, _) => "time was not used: one frame gives the same answer".into(),
-    }
+    let words = match (order, tpl > LITTLE, changed("single")) {
+        (true, true, _) => "time was used: another order gives another answer, and single frames make this one less likely",
+        (true, false, _) => "another order gives another answer, but single frames make this one as likely: order sways it more than it informs it",
+        (false, true, _) => "the frames matter, their order does not: several frames are needed, in any order",
+        (false, false, true) => "time was not needed: single frames make this answer as likely, though one of them gave another",
+        (false, false, false) => "time was not used: one frame gives the same answer",
+    };
+    words.into()
 }
 
 #[cfg(test)]
@@ -295,6 +281,7 @@ mod tests {
         assert!(verdict(&variants([false, true, false]), 2.0).starts_with("time was used"));
         assert!(verdict(&variants([true, true, true]), 0.0).starts_with("time was not used"));
         assert!(verdict(&variants([true, true, false]), 1.0).contains("any order"));
+        assert!(verdict(&variants([true, true, false]), 0.0).starts_with("time was not needed"));
         assert!(verdict(&variants([true, false, true]), 0.0).contains("sways"));
     }
 }

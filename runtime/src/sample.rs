@@ -8,10 +8,15 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 use std::time::Instant;
 
+use utr_models::RgbFrame;
+
 use crate::capture::{self, Capture, CaptureOptions, Frame, Stamp};
 use crate::error::{Error, Result};
 use crate::source::Source;
 use crate::window;
+
+/// What is kept of a picture: all of it, or what the model sees.
+pub type Keep<'a> = &'a dyn Fn(RgbFrame) -> Result<RgbFrame>;
 
 /// Pictures kept while the length of a clip is still unknown, in bytes; longer clips are decoded a second time.
 pub const KEEP_BYTES: usize = 256 << 20;
@@ -67,11 +72,25 @@ pub fn uniform_indices(total: usize, frames: usize) -> Vec<usize> {
         .collect()
 }
 
-/// Reads the source to its end (a live one until the window is full) and returns the chosen frames.
+/// As [`sample_with`], with whole pictures.
+///
+/// # Errors
+/// As there.
+pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<Sampled> {
+    sample_with(source, sampling, options, &Ok)
+}
+
+/// Reads the source to its end (a live one until the window is full) and returns the chosen frames; `keep` makes each picture smaller as it is
+/// taken, so that a window of large pictures takes no more memory than the model's.
 ///
 /// # Errors
 /// [`Error::Argument`] for a count outside 1 to 32 or a rate that is not positive; whatever capture reports.
-pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> Result<Sampled> {
+pub fn sample_with(
+    source: &Source,
+    sampling: Sampling,
+    options: &CaptureOptions,
+    keep: Keep<'_>,
+) -> Result<Sampled> {
     let (Sampling::Default { frames, .. } | Sampling::Uniform { frames } | Sampling::Newest { frames, .. }) =
         sampling;
     if !(1..=window::CAPACITY).contains(&frames) {
@@ -84,19 +103,19 @@ pub fn sample(source: &Source, sampling: Sampling, options: &CaptureOptions) -> 
         Sampling::Default { fps, frames } => {
             let mut clip = capture::open(source, options)?;
             if clip.live() {
-                newest(clip.as_mut(), fps, frames)
+                newest(clip.as_mut(), fps, frames, keep)
             } else if let (Source::Replay(_), Some(total)) = (source, clip.total()) {
                 // They were chosen when they were recorded.
                 let indices: Vec<usize> = (total.saturating_sub(frames)..total).collect();
-                pick(clip.as_mut(), &indices, total)
+                pick(clip.as_mut(), &indices, total, keep)
             } else {
-                uniform(clip, source, frames, options, KEEP_BYTES)
+                uniform(clip, source, frames, options, (KEEP_BYTES, keep))
             }
         }
         Sampling::Uniform { frames } => {
-            uniform(capture::open(source, options)?, source, frames, options, KEEP_BYTES)
+            uniform(capture::open(source, options)?, source, frames, options, (KEEP_BYTES, keep))
         }
-        Sampling::Newest { fps, frames } => newest(capture::open(source, options)?.as_mut(), fps, frames),
+        Sampling::Newest { fps, frames } => newest(capture::open(source, options)?.as_mut(), fps, frames, keep),
     }
 }
 
@@ -105,7 +124,7 @@ fn uniform(
     source: &Source,
     frames: usize,
     options: &CaptureOptions,
-    keep_bytes: usize,
+    (keep_bytes, keep): (usize, Keep<'_>),
 ) -> Result<Sampled> {
     if clip.live() {
         return Err(Error::Argument(format!(
@@ -113,7 +132,7 @@ fn uniform(
         )));
     }
     if let Some(total) = clip.total() {
-        return pick(clip.as_mut(), &uniform_indices(total, frames), total);
+        return pick(clip.as_mut(), &uniform_indices(total, frames), total, keep);
     }
     // One pass for clips that fit: every picture is kept until the length is known.
     let (mut kept, mut bytes, mut total, mut overflow) = (Vec::new(), 0, 0, false);
@@ -126,7 +145,7 @@ fn uniform(
             ));
         }
         if !overflow {
-            let frame = take(clip.as_mut(), stamp)?;
+            let frame = take(clip.as_mut(), stamp, keep)?;
             bytes += frame.image.data.len();
             kept.push(frame);
             if bytes > keep_bytes {
@@ -139,14 +158,14 @@ fn uniform(
     drop(clip);
     let indices = uniform_indices(total, frames);
     if overflow {
-        return pick(capture::open(source, options)?.as_mut(), &indices, total);
+        return pick(capture::open(source, options)?.as_mut(), &indices, total, keep);
     }
     let frames = indices.iter().filter_map(|&index| kept.get(index).cloned()).collect();
     Ok(Sampled { frames, total, dropped })
 }
 
 /// Walks a clip of known length and copies out only the wanted pictures.
-fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampled> {
+fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize, keep: Keep<'_>) -> Result<Sampled> {
     let mut frames: Vec<Arc<Frame>> = Vec::with_capacity(indices.len());
     let mut wanted = indices.iter().copied().peekable();
     // Counted here: a recording's frames keep the numbers they had in their source.
@@ -161,7 +180,7 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
             ));
         };
         if place == index {
-            let frame = take(clip, stamp)?;
+            let frame = take(clip, stamp, keep)?;
             while wanted.next_if_eq(&index).is_some() {
                 frames.push(Arc::clone(&frame));
             }
@@ -171,9 +190,11 @@ fn pick(clip: &mut dyn Capture, indices: &[usize], total: usize) -> Result<Sampl
     Ok(Sampled { frames, total, dropped: clip.dropped() })
 }
 
-fn newest(clip: &mut dyn Capture, fps: f64, frames: usize) -> Result<Sampled> {
+fn newest(clip: &mut dyn Capture, fps: f64, frames: usize, keep: Keep<'_>) -> Result<Sampled> {
     let mut kept: VecDeque<Arc<Frame>> = VecDeque::with_capacity(frames);
     let total = each_due(clip, fps, &mut |frame, live| {
+        let Frame { stamp, captured, image } = Arc::unwrap_or_clone(frame);
+        let frame = Arc::new(Frame { stamp, captured, image: keep(image)? });
         if kept.len() == frames {
             kept.pop_front();
         }
@@ -207,7 +228,7 @@ pub fn each_due(
             ));
         }
         if clock.due(stamp.pts_ms) {
-            let frame = take(clip, stamp)?;
+            let frame = take(clip, stamp, &Ok)?;
             if !on_frame(frame, clip.live())? {
                 return Ok(total);
             }
@@ -219,8 +240,9 @@ pub fn each_due(
     }
 }
 
-fn take(clip: &mut dyn Capture, stamp: Stamp) -> Result<Arc<Frame>> {
-    Ok(Arc::new(Frame { stamp, captured: Instant::now(), image: clip.image()? }))
+fn take(clip: &mut dyn Capture, stamp: Stamp, keep: Keep<'_>) -> Result<Arc<Frame>> {
+    let captured = Instant::now();
+    Ok(Arc::new(Frame { stamp, captured, image: keep(clip.image()?)? }))
 }
 
 /// Says which frames a rate takes: the first at or after each multiple of the period, counted from the first frame.
@@ -337,7 +359,7 @@ mod tests {
         let options = CaptureOptions::default();
         let read = |keep_bytes| {
             let clip = capture::open(&source, &options).unwrap();
-            let sampled = uniform(clip, &source, 8, &options, keep_bytes).unwrap();
+            let sampled = uniform(clip, &source, 8, &options, (keep_bytes, &Ok)).unwrap();
             sampled.frames.iter().map(|frame| (frame.stamp, frame.image.clone())).collect::<Vec<_>>()
         };
         assert_eq!(read(0), read(usize::MAX));

@@ -5,10 +5,11 @@
 //! that neither waits for the other. Questions wait in a bounded queue. What breaks stays in its frame or its question: it is counted and named, and
 //! the session goes on. Nothing is printed, and no network is known here.
 
+mod desk;
 mod threads;
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::mpsc::{SyncSender, TrySendError, sync_channel};
+use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -16,13 +17,15 @@ use std::time::{Duration, Instant};
 use crate::answer::{Answer, Answerer, Question};
 use crate::aside::{Requests, asides};
 use crate::capture::Frame;
-use crate::capture::live::{Live, LiveOptions, LiveStatus};
+use crate::capture::live::{Live, LiveOptions, LiveState, LiveStatus};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::pipeline::{Look, Seeing, Settings, View};
 use crate::source::Source;
 use crate::window::EncodedFrame;
+
+use desk::Desk;
 
 /// Longest wait before a thread looks whether it should end.
 const TICK: Duration = Duration::from_millis(50);
@@ -115,7 +118,6 @@ struct Shared {
     changed: Condvar,
     dropped_pinned: AtomicU64,
     failed_frames: AtomicU64,
-    pending: AtomicU64,
 }
 
 /// What the seeing thread has to show.
@@ -125,6 +127,8 @@ struct Seen {
     count: u64,
     newest: Option<Instant>,
     newest_frame: Option<Arc<Frame>>,
+    /// Whether the newest frame had to be dropped: the window then lags behind.
+    behind: bool,
     /// Set once no more frames will come.
     ended: bool,
     last_error: Option<String>,
@@ -141,17 +145,18 @@ pub struct Session {
     live: Arc<Live>,
     language: Arc<Language>,
     shared: Arc<Shared>,
-    jobs: Option<SyncSender<(Job, About)>>,
+    desk: Arc<Desk>,
+    observers: Vec<Arc<dyn Observer>>,
     requests: Requests,
     stop: Interrupt,
     threads: Vec<JoinHandle<()>>,
 }
 
 impl Session {
-    /// Opens the source and begins to look.
+    /// Begins to look. The source is opened on a thread of its own: [`Session::failure`] has what is wrong with it.
     ///
     /// # Errors
-    /// What no retry can cure about the source; what the model reports about the prompt.
+    /// What the model reports about the prompt; a rate that is not above zero.
     pub fn start(
         model: Model,
         source: &Source,
@@ -166,7 +171,7 @@ impl Session {
         live_options.capture.interrupt = stop.clone();
         let live = Arc::new(Live::start(source, live_options)?);
         let shared = Arc::new(Shared::default());
-        let (jobs, waiting) = sync_channel(options.queue);
+        let desk = Arc::new(Desk::new(options.queue));
         let (requests, asides) = asides();
         let look = {
             let (live, shared, stop) = (Arc::clone(&live), Arc::clone(&shared), stop.clone());
@@ -174,9 +179,9 @@ impl Session {
             move || threads::look(&live, seeing, asides, &shared, &observers, &stop)
         };
         let speak = {
-            let (shared, stop) = (Arc::clone(&shared), stop.clone());
-            let observers = options.observers;
-            move || threads::speak(&waiting, answerer, &shared, &observers, &stop)
+            let (desk, shared, stop) = (Arc::clone(&desk), Arc::clone(&shared), stop.clone());
+            let observers = options.observers.clone();
+            move || threads::speak(&desk, answerer, &shared, &observers, &stop)
         };
         let thread = |name: &str, body: Box<dyn FnOnce() + Send>| {
             std::thread::Builder::new()
@@ -185,12 +190,17 @@ impl Session {
                 .map_err(Error::io("a thread of the session"))
         };
         let threads = vec![thread("utr-look", Box::new(look))?, thread("utr-speak", Box::new(speak))?];
-        Ok(Self { live, language, shared, jobs: Some(jobs), requests, stop, threads })
+        Ok(Self { live, language, shared, desk, observers: options.observers, requests, stop, threads })
     }
 
     /// The model that answers.
     pub fn language(&self) -> &Arc<Language> {
         &self.language
+    }
+
+    /// The source, for messages; without secrets.
+    pub fn origin(&self) -> &str {
+        self.live.origin()
     }
 
     /// A flag that stops one answer; the end of the session raises it too.
@@ -221,18 +231,10 @@ impl Session {
     /// [`Refused`], with the job.
     #[allow(clippy::result_large_err)]
     pub fn submit_about(&self, job: Job, about: About) -> Result<(), (Refused, Job)> {
-        self.shared.pending.fetch_add(1, Ordering::SeqCst);
-        let sent = match &self.jobs {
-            Some(jobs) => jobs.try_send((job, about)).map_err(|error| match error {
-                TrySendError::Full((job, _)) => (Refused::Busy, job),
-                TrySendError::Disconnected((job, _)) => (Refused::Ended, job),
-            }),
-            None => Err((Refused::Ended, job)),
-        };
-        if sent.is_err() {
-            self.shared.pending.fetch_sub(1, Ordering::SeqCst);
+        for gone in self.desk.given_up() {
+            threads::conclude(gone, Err(Error::Interrupted), None, &self.observers);
         }
-        sent
+        self.desk.submit(job, about).map_err(|refused| *refused)
     }
 
     /// Asks and waits for the answer.
@@ -291,6 +293,18 @@ impl Session {
         self.shared.seen().ended
     }
 
+    /// Why the source cannot be read, once nothing more is tried; also where it ended without a frame.
+    pub fn failure(&self) -> Option<Error> {
+        let status = self.status();
+        let failed = status.live.state == LiveState::Failed;
+        if !self.ended() || !(failed || status.newest.is_none()) {
+            return None;
+        }
+        let reason = status.live.last_error.or(status.last_error);
+        let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
+        Some(Error::capture(self.live.origin(), reason))
+    }
+
     /// What is going on.
     pub fn status(&self) -> Status {
         let live = self.live.status();
@@ -302,7 +316,7 @@ impl Session {
             failed_frames: self.shared.failed_frames.load(Ordering::Relaxed),
             last_error: seen.last_error.clone(),
             window: seen.view.as_ref().map_or(0, |view| view.frames.len()),
-            pending: self.shared.pending.load(Ordering::SeqCst),
+            pending: self.desk.pending(),
             newest: seen.newest,
         }
     }
@@ -311,7 +325,7 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.stop.request();
-        self.jobs = None;
+        self.desk.close();
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

@@ -1,7 +1,7 @@
 //! The window: the last 32 encoded frames.
 //!
 //! Comes in: encoded frames, in order. Goes out: those the next answer stands on. A full window lets its oldest frame
-//! go and counts it. It encodes nothing and knows nothing of prompts; fixed capacity, no allocation after the start.
+//! go. It encodes nothing and knows nothing of prompts; fixed capacity, no allocation after the start.
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -32,30 +32,25 @@ pub struct EncodedFrame {
 pub struct Window {
     frames: Deque<Arc<EncodedFrame>, CAPACITY>,
     limit: usize,
-    slid: u64,
-    generation: u64,
 }
 
 impl Window {
     /// A window of `limit` frames, clamped to 1..=[`CAPACITY`].
     pub fn new(limit: usize) -> Self {
-        Self { frames: Deque::new(), limit: limit.clamp(1, CAPACITY), slid: 0, generation: 0 }
+        Self { frames: Deque::new(), limit: limit.clamp(1, CAPACITY) }
     }
 
     /// Adds the newest frame; the oldest one, where the window was full.
     pub fn push(&mut self, frame: Arc<EncodedFrame>) -> Option<Arc<EncodedFrame>> {
         let oldest = if self.frames.len() >= self.limit { self.frames.pop_front() } else { None };
-        self.slid += u64::from(oldest.is_some());
-        self.generation += 1;
         // There is room: the limit is at most the capacity.
         let _ = self.frames.push_back(frame);
         oldest
     }
 
-    /// Forgets all frames; the counters go on.
+    /// Forgets all frames.
     pub fn clear(&mut self) {
         self.frames.clear();
-        self.generation += 1;
     }
 
     /// Oldest first.
@@ -77,24 +72,6 @@ impl Window {
     pub fn limit(&self) -> usize {
         self.limit
     }
-
-    /// Frames that slid out since the start.
-    pub fn slid(&self) -> u64 {
-        self.slid
-    }
-
-    /// Changes with every change of the content: what was prefilled from another generation is stale.
-    pub fn generation(&self) -> u64 {
-        self.generation
-    }
-
-    /// Milliseconds between the oldest and the newest frame.
-    pub fn span_ms(&self) -> u64 {
-        match (self.frames.front(), self.frames.back()) {
-            (Some(oldest), Some(newest)) => newest.stamp.pts_ms.saturating_sub(oldest.stamp.pts_ms),
-            _ => 0,
-        }
-    }
 }
 
 #[cfg(test)]
@@ -114,22 +91,16 @@ mod tests {
             let mut window = Window::new(limit);
             let limit = limit.clamp(1, CAPACITY);
             let mut model: Vec<usize> = Vec::new();
-            let mut slid = 0;
             for index in 0..count {
                 if index == clear {
                     window.clear();
                     model.clear();
                 }
-                let generation = window.generation();
                 let oldest = window.push(frame(index));
-                prop_assert_ne!(window.generation(), generation);
                 model.push(index);
                 let expected = (model.len() > limit).then(|| model.remove(0));
-                slid += u64::from(expected.is_some());
                 prop_assert_eq!(oldest.map(|frame| frame.stamp.index), expected);
                 prop_assert_eq!(window.iter().map(|frame| frame.stamp.index).collect::<Vec<_>>(), model.clone());
-                prop_assert_eq!(window.slid(), slid);
-                prop_assert_eq!(window.span_ms(), 10 * (model.len() as u64 - 1));
             }
             prop_assert_eq!(window.len(), model.len());
             prop_assert!(window.len() <= window.limit());

@@ -375,7 +375,7 @@ fn a_bad_pipeline_fails_at_once() {
     for uri in ["gst://nosuchelement ! identity", "gst://filesrc location=/no/such ! decodebin", "csi://0"] {
         let live = live(uri, eager(LONG));
         let Next::Failed(error) = live.next(LONG) else { panic!("{uri}: {:?}", live.status()) };
-        assert_eq!(live.status().last_error, Some(error.to_string()));
+        assert_eq!(live.status().last_error, Some(error.reason()));
         assert_eq!(live.status().state, LiveState::Failed);
     }
 }

@@ -7,7 +7,6 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use utr_models::generate::Sampling;
-use utr_models::manifest::WindowMode;
 use utr_runtime::answer::{Answerer, Question};
 use utr_runtime::capture::{Frame, Stamp};
 use utr_runtime::decode::{Finish, KvPrecision};
@@ -16,7 +15,6 @@ use utr_runtime::evidence::Wanted;
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
 use utr_runtime::pipeline::View;
-use utr_runtime::window::EncodedFrame;
 use utr_training::world::Renderer;
 use utr_training::world::suite::Suite;
 
@@ -24,17 +22,6 @@ use utr_training::world::suite::Suite;
 const PAIRS: usize = 6;
 /// Draws of other frames.
 const DRAWS: usize = 4;
-
-fn view(frames: &[Arc<EncodedFrame>]) -> View {
-    View {
-        frames: frames.to_vec(),
-        reading: None,
-        mode: WindowMode::Exact,
-        dropped: 0,
-        capture_ms: 0.0,
-        encode_ms: 0.0,
-    }
-}
 
 #[test]
 #[ignore = "takes minutes; cargo test --release --workspace --test evidence -- --ignored --nocapture"]
@@ -64,7 +51,7 @@ fn frames_with_most_evidence_matter_more_than_others() {
             let question = Question::new(posed.item.question.clone());
             let sampling = Sampling { max_tokens: 32, ..question.sampling };
             let question = Question { evidence: Wanted::Frames, ..question.with_sampling(sampling) };
-            let answer = answerer.answer(&view(&frames), &question, &interrupt, &mut |_| Ok(())).unwrap();
+            let answer = answerer.answer(&View::unread(frames.clone()), &question, &interrupt, &mut |_| Ok(())).unwrap();
             let mut told = answer.tokens.clone();
             if answer.finish == Finish::Stop {
                 told.extend(language.stop.first());

@@ -154,11 +154,6 @@ impl Subject {
     fn own(&self, arguments: &BenchArgs) -> Span {
         Span::new(self.decoder.shape(), arguments.kv, arguments.question_tokens as usize + 1 + ANSWER)
     }
-
-    /// Keys and values of a full window, in bytes.
-    fn kv_bytes(&self, arguments: &BenchArgs) -> usize {
-        self.decoder.shape().bytes(arguments.kv, self.before.len() + CAPACITY * self.tokens)
-    }
 }
 
 fn row_flop(c: &utr_models::config::TextConfig) -> f64 {
@@ -257,8 +252,10 @@ fn frame(
     })?;
     let best = subject.row_flop * subject.tokens as f64 / ceiling.arithmetic_gflop_s / 1e6;
     let note = format!(
-        "{} rows behind a full window; ceiling: {:.0} GFLOP/s",
-        subject.tokens, ceiling.arithmetic_gflop_s
+        "{} rows behind {} frames; ceiling: {:.0} GFLOP/s",
+        subject.tokens,
+        prefill.reading().map_or(0, Reading::len),
+        ceiling.arithmetic_gflop_s
     );
     Ok(row(Case::Frame, None, "ms", samples, Some(best), note))
 }
@@ -319,7 +316,7 @@ fn tokens(
         Ok(())
     })?;
     let rates = times.iter().map(|ms| ANSWER as f64 * 1e3 / ms).collect();
-    let bytes = subject.weight_bytes as f64 + subject.kv_bytes(arguments) as f64;
+    let bytes = subject.weight_bytes as f64 + subject.decoder.shape().bytes(arguments.kv, start) as f64;
     let best = ceiling.memory_gb_s * 1e9 / bytes;
     let note = format!(
         "at depth {start}; ceiling: {:.1} MB a token at {:.1} GB/s",
@@ -370,7 +367,7 @@ fn drops(
     for _ in 0..arguments.repetitions.min(3) {
         let model = Model::open(bundle, None)?;
         let frames = model.language.defaults.frames;
-        let settings = Settings { frames, mode: mode.into(), kv: arguments.kv, system: None };
+        let settings = Settings { mode: mode.into(), kv: arguments.kv, ..Settings::exact(frames) };
         let capture = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
         let live = LiveOptions { capture, ..LiveOptions::default() };
         let options = SessionOptions { settings, live, queue: 1, observers: Vec::new() };

@@ -249,7 +249,8 @@ fn csv(rows: &[Row], out: &mut dyn Write) -> std::io::Result<()> {
     writeln!(out, "case,mode,value,unit,ceiling,note")?;
     for row in rows {
         let (mode, ceiling) = (row.mode.as_deref().unwrap_or(""), row.ceiling.map(short).unwrap_or_default());
-        writeln!(out, "{},{mode},{},{},{ceiling},{:?}", row.case, short(row.value), row.unit, row.note)?;
+        let note = row.note.replace('"', "\"\"");
+        writeln!(out, "{},{mode},{},{},{ceiling},\"{note}\"", row.case, short(row.value), row.unit)?;
     }
     Ok(())
 }

@@ -7,7 +7,7 @@ use std::cmp::Ordering;
 use std::path::{Path, PathBuf};
 
 use image::metadata::Orientation;
-use image::{DynamicImage, ImageDecoder};
+use image::{DynamicImage, ImageDecoder, Limits};
 use utr_models::RgbFrame;
 
 use super::{Capture, Stamp};
@@ -16,6 +16,10 @@ use crate::error::{Error, Result};
 /// Pictures carry no times; they count as this many per second (ffmpeg's image sequences do too).
 pub const FOLDER_FPS: u64 = 25;
 
+/// Largest side of a picture, in pixels, and most memory that decoding one may take: 8192 x 8192 in RGB and room to work.
+const MAX_SIDE: u32 = 16_384;
+const MAX_DECODED_BYTES: u64 = 256 << 20;
+
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
 
 /// Pictures in order.
@@ -23,6 +27,14 @@ pub struct FolderCapture {
     origin: PathBuf,
     files: Vec<PathBuf>,
     next: usize,
+}
+
+/// What a picture may take, whoever wrote it.
+pub fn limits() -> Limits {
+    let mut limits = Limits::default();
+    (limits.max_image_width, limits.max_image_height) = (Some(MAX_SIDE), Some(MAX_SIDE));
+    limits.max_alloc = Some(MAX_DECODED_BYTES);
+    limits
 }
 
 /// Whether a file's name ends like a picture's.
@@ -79,8 +91,9 @@ impl Capture for FolderCapture {
             )
         };
         let reader = image::ImageReader::open(path).map_err(Error::io(path))?;
-        let mut decoder =
-            reader.with_guessed_format().map_err(Error::io(path))?.into_decoder().map_err(fail)?;
+        let mut reader = reader.with_guessed_format().map_err(Error::io(path))?;
+        reader.limits(limits());
+        let mut decoder = reader.into_decoder().map_err(fail)?;
         // Orientation is only ever missing or wrong in a photograph that is otherwise fine.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;

@@ -37,6 +37,16 @@ const TAIL: &str = "video/x-raw,format=RGB ! videoflip video-direction=auto ! vi
 /// `decodebin`, kept from decoding the sound; [`link_decoder`] links it.
 const DECODE: &str = "decodebin name=utr_decode caps=\"video/x-raw(ANY)\" expose-all-streams=false";
 
+/// Lists that name other addresses: what they name would be opened, in this machine's network, whoever wrote the list.
+const LISTS: [&str; 6] = [
+    "application/x-hls",
+    "application/dash+xml",
+    "application/vnd.ms-sstr+xml",
+    "application/sdp",
+    "application/xges",
+    "text/uri-list",
+];
+
 /// Most pads without a picture that are remembered for a message.
 const MAX_PADS: usize = 8;
 
@@ -133,11 +143,16 @@ fn launch(origin: &str, text: &str) -> Result<gst::Pipeline> {
 }
 
 /// Links the first picture that `decodebin` finds to the tail, through the board's converter where a hardware decoder keeps it
-/// in memory of its own. What else is offered is remembered, for the message of a source without a picture.
+/// in memory of its own; what names other addresses is not followed. What else is offered is remembered, for the message of a source without a picture.
 fn link_decoder(origin: &str, pipeline: &gst::Pipeline, board: &Board) -> Result<Pads> {
     let (Some(decode), Some(head)) = (pipeline.by_name("utr_decode"), pipeline.by_name("utr_head")) else {
         return Err(unnamed(origin.to_string()));
     };
+    decode.connect("autoplug-continue", false, |values| {
+        let caps = values.get(2).and_then(|value| value.get::<gst::Caps>().ok());
+        let name = caps.as_ref().and_then(|caps| caps.structure(0)).map(|s| s.name().to_string());
+        Some((!name.is_some_and(|name| LISTS.contains(&name.as_str()))).to_value())
+    });
     let others = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&others);
     let convert = board.media.convert.join(" ! ");

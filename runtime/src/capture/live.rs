@@ -45,7 +45,7 @@ impl LiveOptions {
     }
 }
 
-/// How fast a source that ends is read. Live sources have their own clock.
+/// How fast a source without a clock of its own is read. Live sources have one.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Pacing {
     /// By its own times, as if it were a camera: a slow reader misses frames.
@@ -144,9 +144,6 @@ pub struct LiveStatus {
     pub caps_changes: u64,
     /// The last thing that went wrong, also where it was overcome; without secrets.
     pub last_error: Option<String>,
-    /// When the newest frame was read.
-    #[serde(skip)]
-    pub newest: Option<Instant>,
 }
 
 /// What the thread reports and the handle reads.
@@ -237,6 +234,11 @@ impl Live {
         }
     }
 
+    /// The source, for messages; without secrets.
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
     /// What happened so far.
     pub fn status(&self) -> LiveStatus {
         let report = self.shared.report();
@@ -252,7 +254,6 @@ impl Live {
             reconnects: report.reconnects,
             caps_changes: report.caps_changes,
             last_error: report.last_error.clone(),
-            newest: report.newest,
         }
     }
 }

@@ -26,7 +26,7 @@ use crate::interrupt::Interrupt;
 use crate::source::Source;
 
 pub use feed::{Feed, Layout, RawPicture};
-pub use folder::FOLDER_FPS;
+pub use folder::{FOLDER_FPS, limits as picture_limits};
 #[cfg(feature = "gst")]
 pub use gst::{ElementReport, GstReport, check as check_gstreamer};
 pub use pattern::NAMES as PATTERN_NAMES;

@@ -8,7 +8,6 @@ use std::path::PathBuf;
 use clap::Args;
 use utr_models::generate::Sampling as TokenSampling;
 use utr_models::manifest::WindowMode;
-use utr_models::prompt::Kind;
 
 use super::shared::{Stream, StreamArgs, TokenArgs, TokenChoice};
 use crate::answer::check_question;
@@ -61,8 +60,6 @@ pub struct Ask {
     pub force: bool,
     uniform: bool,
     tokens: TokenChoice,
-    /// Whose template.
-    pub prompt: Kind,
     /// What to say about the frames.
     pub evidence: Wanted,
     /// JSON instead of text.
@@ -83,8 +80,22 @@ impl AskArgs {
         if self.force && !replays {
             return Err(Error::Argument("--force is for asking a recording's questions again".into()));
         }
+        let changed = [
+            ("--window-mode", stream.mode.is_some()),
+            ("--frames", stream.frames.is_some()),
+            ("--fps", stream.fps.is_some()),
+            ("--system", stream.system.is_some()),
+            ("--max-tokens", self.tokens.max_tokens.is_some()),
+            ("--temperature", self.tokens.temperature.is_some()),
+            ("--evidence", self.evidence),
+        ];
+        if let (true, Some((flag, _))) = (replays, changed.iter().find(|(_, typed)| *typed)) {
+            return Err(Error::Argument(format!(
+                "{flag}: a recording is asked its own questions again as they were asked; to ask it anew give --question"
+            )));
+        }
         self.question.iter().try_for_each(|question| check_question(question))?;
-        let (tokens, prompt) = self.tokens.resolve()?;
+        let tokens = self.tokens.resolve()?;
         Ok(Ask {
             stream,
             questions: self.question,
@@ -92,7 +103,6 @@ impl AskArgs {
             force: self.force,
             uniform: self.uniform,
             tokens,
-            prompt,
             evidence: if self.evidence { Wanted::FramesAndTime } else { Wanted::Nothing },
             json: self.json,
         })
@@ -106,11 +116,13 @@ impl Ask {
     /// # Errors
     /// As [`Stream::settings`].
     pub fn settle(&self, model: &Defaults) -> Result<(Settings, Sampling, TokenSampling)> {
-        let settings = self.stream.settings(model, WindowMode::Exact)?;
+        let live = self.stream.source.never_ends();
+        let settings = self.stream.settings(model, if live { model.mode } else { WindowMode::Exact })?;
         let frames = settings.frames;
         let sampling = match self.stream.fps {
             Some(fps) => Sampling::Newest { fps, frames },
             None if self.uniform => Sampling::Uniform { frames },
+            None if live => Sampling::Newest { fps: model.fps, frames },
             None => Sampling::Default { fps: model.fps, frames },
         };
         Ok((settings, sampling, self.tokens.over(model.tokens)))

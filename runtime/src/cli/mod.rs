@@ -14,12 +14,13 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::encode::EncoderKind;
-use crate::source::SOURCES_HELP;
 
 pub use ask::{Ask, AskArgs};
 pub use ros::{Ros, RosArgs, ServiceKind};
 pub use serve::{Serve, ServeArgs};
-pub use shared::{Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, timeout};
+pub use shared::{
+    Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, period, time, timeout,
+};
 
 /// Ask a camera about its last 32 frames.
 #[derive(Debug, Parser)]
@@ -90,11 +91,6 @@ pub struct DoctorArgs {
     /// Longest wait for a frame, in seconds
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     pub capture_timeout: f64,
-}
-
-/// The sources' spelling, for `--help`.
-pub fn sources_help() -> &'static str {
-    SOURCES_HELP
 }
 
 #[cfg(test)]

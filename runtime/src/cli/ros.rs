@@ -4,7 +4,6 @@
 //! in `/robot` is `/robot/utr/image`.
 
 use clap::{Args, ValueEnum};
-use utr_models::prompt::Kind;
 
 use super::shared::{ModelArgs, Stream, TokenArgs, TokenChoice};
 use crate::answer::check_question;
@@ -76,8 +75,6 @@ pub struct Ros {
     pub image: Option<(String, Feed)>,
     /// How answers are drawn.
     pub tokens: TokenChoice,
-    /// Whose template.
-    pub prompt: Kind,
     /// Standing questions.
     pub question: Vec<String>,
     /// When they are asked, and which answers count.
@@ -117,12 +114,11 @@ impl RosArgs {
                 (Source::Feed(feed.clone()), Some((topic, feed)))
             }
         };
-        let (tokens, prompt) = self.tokens.resolve()?;
+        let tokens = self.tokens.resolve()?;
         Ok(Ros {
             stream: self.model.resolve(source)?,
             image,
             tokens,
-            prompt,
             question: self.question,
             schedule: self.schedule,
             name: self.name,

@@ -6,7 +6,6 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::Args;
-use utr_models::prompt::Kind;
 
 use super::shared::{Stream, StreamArgs, TokenArgs, TokenChoice};
 use crate::error::{Error, Result};
@@ -23,7 +22,7 @@ pub struct ServeArgs {
     /// How answers are drawn where a request says nothing.
     #[command(flatten)]
     pub tokens: TokenArgs,
-    /// Address and port to listen on; port 0 takes a free one. Other machines reach any but a loopback address: that needs --token-file
+    /// Address and port to listen on, such as 127.0.0.1:8600; port 0 takes a free one. Other machines reach any but a loopback address: that needs --token-file
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:8600")]
     pub listen: SocketAddr,
     /// A file with the bearer token that every request must carry
@@ -44,8 +43,6 @@ pub struct Serve {
     pub stream: Stream,
     /// How answers are drawn where a request says nothing.
     pub tokens: TokenChoice,
-    /// Whose template.
-    pub prompt: Kind,
     /// Where to listen.
     pub listen: SocketAddr,
     /// Where the token is.
@@ -54,14 +51,16 @@ pub struct Serve {
     pub allow_files: Option<PathBuf>,
     /// Questions that may wait.
     pub queue: usize,
+    /// Whether systemd's journal reads standard error.
+    pub journal: bool,
 }
 
 impl ServeArgs {
-    /// Applies the rules between flags and their limits.
+    /// Applies the rules between flags and their limits; `journal` says whether systemd's journal reads standard error.
     ///
     /// # Errors
     /// [`Error::Source`] or [`Error::Argument`] with the flag, what it got and what it takes.
-    pub fn resolve(self) -> Result<Serve> {
+    pub fn resolve(self, journal: bool) -> Result<Serve> {
         if !self.listen.ip().is_loopback() && self.token_file.is_none() {
             return Err(Error::Argument(format!(
                 "--listen {}: other machines reach this address, and the camera with it; give --token-file FILE, or listen on \
@@ -72,15 +71,15 @@ impl ServeArgs {
         if self.queue > MAX_QUEUE {
             return Err(Error::Argument(format!("--queue {}: at most {MAX_QUEUE} may wait", self.queue)));
         }
-        let (tokens, prompt) = self.tokens.resolve()?;
+        let tokens = self.tokens.resolve()?;
         Ok(Serve {
             stream: self.stream.resolve()?,
             tokens,
-            prompt,
             listen: self.listen,
             token_file: self.token_file,
             allow_files: self.allow_files,
             queue: self.queue,
+            journal,
         })
     }
 }
@@ -97,7 +96,7 @@ mod tests {
         let cli = Cli::try_parse_from(words.split_whitespace())
             .map_err(|error| Error::Argument(error.to_string()))?;
         let Command::Serve(arguments) = cli.command else { panic!("not serve") };
-        arguments.resolve()
+        arguments.resolve(false)
     }
 
     #[test]

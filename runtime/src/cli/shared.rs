@@ -10,9 +10,12 @@ use utr_models::generate::Sampling as TokenSampling;
 use utr_models::manifest::WindowMode;
 use utr_models::prompt::Kind;
 
+use crate::board::Board;
+use crate::capture::CaptureOptions;
 use crate::decode::KvPrecision;
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
+use crate::interrupt::Interrupt;
 use crate::load::Defaults;
 use crate::pipeline::Settings;
 use crate::source::Source;
@@ -41,7 +44,7 @@ pub struct ModelArgs {
     /// Sample at this rate and keep the newest frames [default for live sources: the bundle's]
     #[arg(long, value_name = "F")]
     pub fps: Option<f64>,
-    /// What happens when the window slides [default: exact for files, the bundle's for live sources]
+    /// What happens when the window slides [default: the bundle's for whatever is watched, exact for a clip that is asked (ask)]
     #[arg(long, value_name = "MODE")]
     pub window_mode: Option<Mode>,
     /// How keys and values are stored
@@ -53,9 +56,15 @@ pub struct ModelArgs {
     /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
     #[arg(long, value_name = "ENGINE")]
     pub encoder: Option<EncoderKind>,
+    /// Whose chat template carries the question
+    #[arg(long, value_name = "KIND", default_value = "tokenizer")]
+    pub prompt: PromptKind,
     /// Longest wait for a frame before the source counts as hung, in seconds
     #[arg(long, value_name = "S", default_value_t = 10.0)]
     pub capture_timeout: f64,
+    /// Whose camera and decoder elements are used [default: the board this runs on, as far as it is known]
+    #[arg(long, value_name = "BOARD", value_parser = clap::builder::PossibleValuesParser::new(Board::names()))]
+    pub board: Option<String>,
 }
 
 /// How answers are drawn, as typed.
@@ -73,9 +82,6 @@ pub struct TokenArgs {
     /// Seed of the sampling [default: the bundle's]
     #[arg(long, value_name = "N")]
     pub seed: Option<u64>,
-    /// Whose chat template carries the question
-    #[arg(long, value_name = "KIND", default_value = "tokenizer")]
-    pub prompt: PromptKind,
 }
 
 /// What happens when the window slides.
@@ -136,8 +142,12 @@ pub struct Stream {
     pub system: Option<String>,
     /// As typed.
     pub encoder: Option<EncoderKind>,
+    /// Whose chat template carries the questions.
+    pub prompt: Kind,
     /// Longest wait for a frame.
     pub timeout: Duration,
+    /// As typed.
+    pub board: Option<Board>,
 }
 
 impl StreamArgs {
@@ -174,7 +184,9 @@ impl ModelArgs {
             kv: self.kv,
             system: self.system,
             encoder: self.encoder,
+            prompt: self.prompt.into(),
             timeout: timeout(self.capture_timeout)?,
+            board: self.board.as_deref().map(Board::named).transpose()?,
         })
     }
 }
@@ -186,7 +198,13 @@ impl Stream {
     /// [`Error::Argument`] for more frames than the model was trained for.
     pub fn settings(&self, model: &Defaults, mode: WindowMode) -> Result<Settings> {
         let frames = frames(self.frames, model)?;
-        Ok(Settings { frames, mode: self.mode.unwrap_or(mode), kv: self.kv, system: self.system.clone() })
+        let mode = self.mode.unwrap_or(mode);
+        Ok(Settings { frames, mode, kv: self.kv, system: self.system.clone(), prompt: self.prompt })
+    }
+
+    /// How the source is read.
+    pub fn capture(&self, interrupt: &Interrupt) -> CaptureOptions {
+        CaptureOptions { timeout: self.timeout, interrupt: interrupt.clone(), board: self.board.clone() }
     }
 }
 
@@ -200,11 +218,11 @@ pub struct TokenChoice {
 }
 
 impl TokenArgs {
-    /// Applies the limits; the template goes beside.
+    /// Applies the limits.
     ///
     /// # Errors
     /// [`Error::Argument`], or the model crate's for a value outside its limits.
-    pub fn resolve(self) -> Result<(TokenChoice, Kind)> {
+    pub fn resolve(self) -> Result<TokenChoice> {
         if self.max_tokens == Some(0) {
             return Err(Error::Argument(
                 "--max-tokens 0 leaves no room for an answer; give 1 or more".into(),
@@ -217,7 +235,7 @@ impl TokenArgs {
             max_tokens: self.max_tokens,
         };
         choice.over(TokenSampling::default()).validate()?;
-        Ok((choice, self.prompt.into()))
+        Ok(choice)
     }
 }
 
@@ -257,4 +275,55 @@ pub fn timeout(seconds: f64) -> Result<Duration> {
         return Ok(Duration::from_secs_f64(seconds));
     }
     Err(Error::Argument(format!("--capture-timeout {seconds}: give 0.1 to 3600 seconds")))
+}
+
+/// `500ms`, `2s`, `1.5m`, `1h`; a bare number is seconds.
+///
+/// # Errors
+/// What was found, and how it is written.
+pub fn time(text: &str) -> std::result::Result<Duration, String> {
+    let text = text.trim();
+    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
+    let unit = match text.get(digits.len()..).unwrap_or_default() {
+        "ms" => 1e-3,
+        "" | "s" => 1.0,
+        "m" | "min" => 60.0,
+        "h" => 3600.0,
+        other => return Err(format!("the unit {other:?} is unknown; there are ms, s, m, h")),
+    };
+    let number: f64 =
+        digits.trim().parse().map_err(|_| format!("{text:?} is no time; write 500ms, 2s, 1m"))?;
+    let seconds = number * unit;
+    if (0.0..=31_536_000.0).contains(&seconds) {
+        return Ok(Duration::from_secs_f64(seconds));
+    }
+    Err(format!("{text} lies outside 0 to one year"))
+}
+
+/// A [`time`] above zero.
+///
+/// # Errors
+/// As there, and for zero.
+pub fn period(text: &str) -> std::result::Result<Duration, String> {
+    match time(text)? {
+        Duration::ZERO => Err("there must be some time between; write 500ms, 2s, 1m".into()),
+        period => Ok(period),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_read_as_people_write_them() {
+        for (text, ms) in
+            [("500ms", 500), ("2s", 2000), ("2", 2000), ("1.5m", 90_000), ("1h", 3_600_000), ("0s", 0)]
+        {
+            assert_eq!(time(text).unwrap().as_millis(), ms, "{text}");
+        }
+        for bad in ["", "fast", "3 days", "-1s", "infs", "NaN", "9999h9"] {
+            assert!(time(bad).is_err(), "{bad}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::Args;
 
 use crate::answer::check_question;
-use crate::cli::{Stream, StreamArgs};
+use crate::cli::{self, Stream, StreamArgs};
 use crate::error::{Error, Result};
 use crate::load::Defaults;
 use crate::pipeline::Settings;
@@ -25,15 +25,15 @@ pub struct RecordArgs {
     /// A question to ask; give it several times to ask several [default: none is asked]
     #[arg(long, value_name = "TEXT")]
     pub question: Vec<String>,
-    /// Ask every so many seconds, not only at the end
-    #[arg(long, value_name = "S", requires = "question")]
-    pub every: Option<f64>,
+    /// Time between two times that the questions are asked, such as 10s, 1m [default: they are asked once, at the end]
+    #[arg(long, value_name = "TIME", requires = "question", value_parser = cli::period)]
+    pub every: Option<Duration>,
     /// Record the pictures as the encoder saw them: smaller, and they give the same answers
     #[arg(long)]
     pub model_size: bool,
-    /// Stop after so many seconds [default: at the end of a clip, or at Ctrl-C]
-    #[arg(long, value_name = "S")]
-    pub seconds: Option<f64>,
+    /// Stop after this time, such as 30s, 5m [default: at the end of a clip, or at Ctrl-C]
+    #[arg(long, value_name = "TIME", alias = "seconds", value_parser = cli::period)]
+    pub length: Option<Duration>,
     /// Stop after so many recorded frames; those that come while the last questions are answered are recorded too
     #[arg(long, value_name = "N")]
     pub max_frames: Option<u64>,
@@ -73,9 +73,9 @@ impl RecordArgs {
             stream: self.stream.resolve()?,
             output: self.output,
             questions: self.question,
-            every: self.every.map(|seconds| duration("--every", seconds)).transpose()?,
+            every: self.every,
             model_size: self.model_size,
-            length: self.seconds.map(|seconds| duration("--seconds", seconds)).transpose()?,
+            length: self.length,
             max_frames: self.max_frames,
         })
     }
@@ -88,12 +88,5 @@ impl Record {
     /// [`Error::Argument`] for more frames than the model was trained for.
     pub fn settle(&self, model: &Defaults) -> Result<(Settings, f64)> {
         Ok((self.stream.settings(model, model.mode)?, self.stream.fps.unwrap_or(model.fps)))
-    }
-}
-
-fn duration(flag: &str, seconds: f64) -> Result<Duration> {
-    match Duration::try_from_secs_f64(seconds) {
-        Ok(duration) if !duration.is_zero() => Ok(duration),
-        _ => Err(Error::Argument(format!("{flag} {seconds}: give seconds above zero"))),
     }
 }

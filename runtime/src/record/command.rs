@@ -11,12 +11,11 @@ use std::time::{Duration, Instant};
 use super::args::Record;
 use super::format::{Pictures, SessionNote};
 use super::recorder::{Limits, Recorder};
-use crate::answer::Question;
-use crate::capture::CaptureOptions;
 use crate::capture::live::{LiveOptions, Pacing};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
+use crate::pipeline::Settings;
 use crate::session::{Session, SessionOptions};
 
 /// How often it is looked whether to stop.
@@ -34,19 +33,18 @@ pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn 
     note.fps = Some(fps);
     note.pictures = if record.model_size { Pictures::Model } else { Pictures::Source };
     let recorder = Arc::new(Recorder::create(&record.output, &note, Limits::default())?);
-    let (timeout, stop) = (record.stream.timeout, interrupt.clone());
-    let capture = CaptureOptions { timeout, interrupt: stop, ..CaptureOptions::default() };
+    let capture = record.stream.capture(interrupt);
     // A clip is recorded whole, however long that takes.
     let pacing = Pacing::Unpaced;
     let options = SessionOptions {
-        settings,
+        settings: settings.clone(),
         live: LiveOptions { capture, fps: Some(fps), pacing, ..LiveOptions::default() },
         queue: record.questions.len().max(1),
         observers: vec![Arc::clone(&recorder) as _],
     };
     let began = Instant::now();
     let followed = Session::start(model, &record.stream.source, options, interrupt)
-        .and_then(|session| follow(record, session, &recorder, interrupt));
+        .and_then(|session| follow(record, &settings, session, &recorder, interrupt));
     let report = recorder.finish();
     if followed.is_err() && recorder.report().frames == 0 {
         // A source that never delivered leaves no empty file in the way of the next try.
@@ -76,7 +74,13 @@ pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn 
 }
 
 /// Until the end, or until it is enough.
-fn follow(record: &Record, session: Session, recorder: &Recorder, interrupt: &Interrupt) -> Result<()> {
+fn follow(
+    record: &Record,
+    settings: &Settings,
+    session: Session,
+    recorder: &Recorder,
+    interrupt: &Interrupt,
+) -> Result<()> {
     let began = Instant::now();
     let mut due = record.every.map(|every| began + every);
     loop {
@@ -92,25 +96,23 @@ fn follow(record: &Record, session: Session, recorder: &Recorder, interrupt: &In
             && Instant::now() >= time
             && session.view().is_some()
         {
-            ask(record, &session)?;
+            ask(record, settings, &session)?;
             due = Some(Instant::now().max(time + every));
         }
         std::thread::sleep(TICK);
     }
     if session.view().is_none() && !interrupt.requested() {
-        let status = session.status();
-        let reason = status.last_error.or(status.live.last_error);
-        let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-        return Err(Error::capture(record.stream.source.to_string(), reason));
+        let nothing = || Error::capture(record.stream.source.to_string(), "no frame came in that time");
+        return Err(session.failure().unwrap_or_else(nothing));
     }
-    ask(record, &session)
+    ask(record, settings, &session)
 }
 
 /// Asks all questions. One that cannot be answered is in the file with its reason.
-fn ask(record: &Record, session: &Session) -> Result<()> {
-    let (system, sampling) = (&record.stream.system, session.language().defaults.tokens);
+fn ask(record: &Record, settings: &Settings, session: &Session) -> Result<()> {
+    let sampling = session.language().defaults.tokens;
     for text in &record.questions {
-        let question = Question::new(text.clone()).with_system(system.clone()).with_sampling(sampling);
+        let question = settings.question(text.clone()).with_sampling(sampling);
         match session.ask(question) {
             Ok(_) | Err(Error::Interrupted) => {}
             Err(error) => return Err(error),

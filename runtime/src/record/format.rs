@@ -15,7 +15,7 @@ use std::time::Instant;
 
 use serde::{Deserialize, Serialize};
 use utr_models::generate::Sampling;
-use utr_models::prompt::{Kind, Message, Role};
+use utr_models::prompt::{Kind, Message};
 
 use crate::answer::{Answer, BundleName, Question};
 use crate::evidence::Wanted;
@@ -108,33 +108,10 @@ pub struct AnswerNote {
 /// A question.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct QuestionNote {
-    messages: Vec<MessageNote>,
-    prompt: PromptNote,
+    messages: Vec<Message>,
+    prompt: Kind,
     sampling: Sampling,
     evidence: Wanted,
-}
-
-#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
-struct MessageNote {
-    role: RoleNote,
-    text: String,
-    #[serde(default)]
-    video: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum RoleNote {
-    System,
-    User,
-    Assistant,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Serialize, Deserialize)]
-#[serde(rename_all = "lowercase")]
-enum PromptNote {
-    Tokenizer,
-    Processor,
 }
 
 impl AnswerNote {
@@ -150,21 +127,9 @@ impl AnswerNote {
 
 impl From<&Question> for QuestionNote {
     fn from(question: &Question) -> Self {
-        let message = |message: &Message| MessageNote {
-            role: match message.role {
-                Role::System => RoleNote::System,
-                Role::User => RoleNote::User,
-                Role::Assistant => RoleNote::Assistant,
-            },
-            text: message.text.clone(),
-            video: message.video,
-        };
         Self {
-            messages: question.messages.iter().map(message).collect(),
-            prompt: match question.prompt {
-                Kind::Tokenizer => PromptNote::Tokenizer,
-                Kind::Processor => PromptNote::Processor,
-            },
+            messages: question.messages.clone(),
+            prompt: question.prompt,
             sampling: question.sampling,
             evidence: question.evidence,
         }
@@ -174,21 +139,9 @@ impl From<&Question> for QuestionNote {
 impl QuestionNote {
     /// The question as it was asked, known from now on.
     pub fn to_question(&self) -> Question {
-        let message = |message: &MessageNote| Message {
-            role: match message.role {
-                RoleNote::System => Role::System,
-                RoleNote::User => Role::User,
-                RoleNote::Assistant => Role::Assistant,
-            },
-            text: message.text.clone(),
-            video: message.video,
-        };
         Question {
-            messages: self.messages.iter().map(message).collect(),
-            prompt: match self.prompt {
-                PromptNote::Tokenizer => Kind::Tokenizer,
-                PromptNote::Processor => Kind::Processor,
-            },
+            messages: self.messages.clone(),
+            prompt: self.prompt,
             sampling: self.sampling,
             asked: Instant::now(),
             evidence: self.evidence,

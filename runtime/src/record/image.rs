@@ -10,11 +10,7 @@ use image::{ExtendedColorType, ImageEncoder, ImageFormat, ImageReader};
 use prost::Message;
 use utr_models::RgbFrame;
 
-/// Largest side of a picture that is read back, in pixels.
-const MAX_SIDE: u32 = 16_384;
-
-/// Most memory that decoding a picture may take, in bytes: 8192 x 8192 in RGB and room to work.
-const MAX_DECODED_BYTES: u64 = 256 << 20;
+use crate::capture::picture_limits;
 
 /// `foxglove.CompressedImage`.
 #[derive(Clone, PartialEq, Message)]
@@ -72,11 +68,7 @@ pub fn from_message(bytes: &[u8]) -> Result<RgbFrame, String> {
         return Err(format!("the picture's format is {:?}, not png", message.format));
     }
     let mut reader = ImageReader::with_format(Cursor::new(&message.data), ImageFormat::Png);
-    let mut limits = image::Limits::default();
-    limits.max_image_width = Some(MAX_SIDE);
-    limits.max_image_height = Some(MAX_SIDE);
-    limits.max_alloc = Some(MAX_DECODED_BYTES);
-    reader.limits(limits);
+    reader.limits(picture_limits());
     let picture = reader.decode().map_err(|error| error.to_string())?.into_rgb8();
     let (width, height) = (picture.width() as usize, picture.height() as usize);
     RgbFrame::new(width, height, picture.into_raw()).map_err(|error| error.to_string())

@@ -21,6 +21,6 @@ pub use command::run;
 pub use format::{AnswerNote, EventNote, FrameNote, Pictures, SessionNote, VERSION};
 pub use read::{Mark, RecordedFrame, Recording};
 pub use recorder::{Limits, Recorder, Report};
-pub use save::save_view;
+pub use save::{save_view, write_view};
 pub use snapshot::{read_snapshot, write_snapshot};
 pub use write::{Expected, RecordWriter};

@@ -3,6 +3,7 @@
 //! Comes in: a pinned view with questions and answers. Goes out: a recording with the view's frames as the encoder saw them, in `rolling` with
 //! the keys and values too, because frames that are long gone went into them. The file appears under its name once it is whole.
 
+use std::io::{Seek, Write};
 use std::path::Path;
 
 use super::format::{AnswerNote, EventNote, FrameNote, Pictures, SessionNote};
@@ -21,10 +22,9 @@ pub fn save_view(
     view: &View,
     asked: &[(Question, Answer)],
 ) -> Result<()> {
-    let session = SessionNote { pictures: Pictures::Model, ..session.clone() };
     let mut outcome = Ok(());
     utr_models::atomic::write_with(path, |file| {
-        outcome = write(file, path, &session, view, asked);
+        outcome = write_view(file, path, session, view, asked);
         match &outcome {
             Ok(()) => Ok(()),
             Err(error) => Err(utr_models::Error::Argument(error.to_string())),
@@ -33,14 +33,19 @@ pub fn save_view(
     .map_err(|error| std::mem::replace(&mut outcome, Ok(())).err().unwrap_or(Error::Model(error)))
 }
 
-fn write(
-    file: &mut std::io::BufWriter<std::fs::File>,
+/// As [`save_view`], to any place; errors call it `path`.
+///
+/// # Errors
+/// [`Error::Io`].
+pub fn write_view<W: Write + Seek>(
+    to: W,
     path: &Path,
     session: &SessionNote,
     view: &View,
     asked: &[(Question, Answer)],
 ) -> Result<()> {
-    let mut writer = RecordWriter::new(file, path, session)?;
+    let session = SessionNote { pictures: Pictures::Model, ..session.clone() };
+    let mut writer = RecordWriter::new(to, path, &session)?;
     let rolled = view.reading.as_ref().filter(|reading| reading.gone().next().is_some());
     if rolled.is_none() {
         // Nothing was let go: the frames alone lead to the same keys and values.

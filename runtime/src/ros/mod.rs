@@ -136,7 +136,7 @@ pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()
 impl Desk {
     fn question(&self, text: &str) -> Question {
         let question = Question::new(text).with_system(self.ros.stream.system.clone());
-        Question { prompt: self.ros.prompt, ..question.with_sampling(self.sampling) }
+        Question { prompt: self.ros.stream.prompt, ..question.with_sampling(self.sampling) }
     }
 
     /// Takes a request; the response goes out when it is there. Never waits.

@@ -19,6 +19,7 @@ use axum::response::{IntoResponse, Response};
 use futures_core::Stream;
 use http_body_util::{BodyExt, LengthLimitError, Limited};
 use tokio::sync::mpsc;
+use utr_models::RgbFrame;
 
 use super::errors::ApiError;
 use super::openai::{Ask, Media, Request};
@@ -28,7 +29,7 @@ use crate::answer::{Answer, Question};
 use crate::capture::CaptureOptions;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::sample::{Sampling, sample};
+use crate::sample::{Sampling, sample_with};
 use crate::session::{About, Job, Refused};
 use crate::source::Source;
 use crate::window::EncodedFrame;
@@ -88,8 +89,8 @@ async fn answer(
     drop(body);
     let cancel = Cancel(app.session.cancel_flag());
     let about = about(app, &ask.media, &cancel.0).await?;
-    let mut pieces = submit(app, &ask, about, asked, cancel)?;
     let head = head(app);
+    let mut pieces = submit(app, &ask, about, asked, cancel, &head.id)?;
     // Waited for before the status is sent: what fails before the first token gets a status of its own.
     let first = match pieces.told.recv().await {
         Some(Told::Done(outcome)) => Told::Done(Box::new(Ok((*outcome)?))),
@@ -171,9 +172,9 @@ async fn about(app: &Arc<App>, media: &Media, cancel: &Interrupt) -> std::result
 
 /// Frames spread evenly over a file, encoded between live frames.
 fn read_file(app: &App, source: &Source, cancel: &Interrupt) -> Result<Vec<Arc<EncodedFrame>>> {
-    let options =
-        CaptureOptions { timeout: app.timeout, interrupt: cancel.clone(), ..CaptureOptions::default() };
-    let sampled = sample(source, Sampling::Uniform { frames: app.settings.frames }, &options)?;
+    let options = CaptureOptions { interrupt: cancel.clone(), ..app.capture.clone() };
+    let keep = |picture: RgbFrame| Ok(app.preprocessor.picture(&picture)?);
+    let sampled = sample_with(source, Sampling::Uniform { frames: app.settings.frames }, &options, &keep)?;
     app.session.encode(&sampled.frames, cancel)
 }
 
@@ -184,10 +185,11 @@ fn submit(
     about: About,
     asked: Instant,
     cancel: Cancel,
+    id: &str,
 ) -> std::result::Result<Pieces, ApiError> {
     let question = Question {
         messages: ask.messages.clone(),
-        prompt: app.prompt,
+        prompt: app.settings.prompt,
         sampling: ask.sampling,
         asked,
         evidence: ask.evidence,
@@ -195,13 +197,20 @@ fn submit(
     // A piece for each token, the rest of a split character, the end.
     let (tell, told) = mpsc::channel(ask.sampling.max_tokens + 2);
     let end = tell.clone();
+    let keep = ask.keep.then(|| (Arc::clone(&app.kept), question.clone(), id.to_string()));
     let job = Job {
         question,
         cancel: cancel.0.clone(),
         on_text: Box::new(move |piece| {
             tell.try_send(Told::Piece(piece.into())).map_err(|_| Error::Interrupted)
         }),
-        done: Box::new(move |outcome, _| {
+        done: Box::new(move |outcome, view| {
+            if let (Some((kept, question, id)), Ok(answer), Some(view)) = (keep, &outcome, &view)
+                && let Err(error) = kept.put(&id, view, question, answer)
+            {
+                log::warn(&format!("an answer was not kept: {error}"));
+            }
+            drop(view);
             let _ = end.try_send(Told::Done(Box::new(outcome)));
         }),
     };

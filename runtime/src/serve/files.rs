@@ -18,9 +18,12 @@ impl Files {
     /// # Errors
     /// [`Error::Argument`] where it is none.
     pub fn open(folder: &Path) -> Result<Self> {
-        let root = folder.canonicalize().map_err(Error::io(folder))?;
+        let none = |what: &str| {
+            Error::Argument(format!("--allow-files {}: {what}; give a folder with videos", folder.display()))
+        };
+        let root = folder.canonicalize().map_err(|error| none(&error.to_string()))?;
         if !root.is_dir() {
-            return Err(Error::Argument(format!("--allow-files {}: is not a folder", folder.display())));
+            return Err(none("is not a folder"));
         }
         Ok(Self(root))
     }
@@ -36,8 +39,18 @@ impl Files {
         };
         let Ok(Source::Path(path)) = Source::parse(url) else { return Err(refuse()) };
         let path = path.canonicalize().map_err(|_| refuse())?;
-        let inside = path.starts_with(&self.0) && path != self.0;
-        if inside && (path.is_file() || path.is_dir()) { Ok(path) } else { Err(refuse()) }
+        let inside = |path: &Path| path.starts_with(&self.0) && path != self.0;
+        let whole = if path.is_dir() {
+            // Pictures of a folder may be links too.
+            let entries = std::fs::read_dir(&path).map_err(|_| refuse())?;
+            entries.filter_map(Result::ok).all(|entry| {
+                let real = entry.path().canonicalize();
+                real.is_ok_and(|real| inside(&real))
+            })
+        } else {
+            path.is_file()
+        };
+        if inside(&path) && whole { Ok(path) } else { Err(refuse()) }
     }
 }
 
@@ -54,6 +67,8 @@ mod tests {
             std::fs::write(folder.join("a b.mp4"), "x").unwrap();
         }
         std::os::unix::fs::symlink(shut.join("a b.mp4"), open.join("link.mp4")).unwrap();
+        std::fs::create_dir(open.join("pictures")).unwrap();
+        std::os::unix::fs::symlink(shut.join("a b.mp4"), open.join("pictures/1.png")).unwrap();
         let files = Files::open(&open).unwrap();
         let find = |path: &str| files.find(&format!("file://{}/{path}", root.path().display()));
         assert!(find("open/a%20b.mp4").is_ok() && find("open/../open/a%20b.mp4").is_ok());
@@ -62,6 +77,7 @@ mod tests {
             "shut/a%20b.mp4",
             "open/../shut/a%20b.mp4",
             "open/link.mp4",
+            "open/pictures",
             "open",
             "shut",
             "open/%00",

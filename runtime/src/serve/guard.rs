@@ -4,11 +4,12 @@
 //! itself (which holds no data and asks for the token) must carry it, on loopback too. A browser that was led here by another site is
 //! turned away: by `Origin`, by `Sec-Fetch-Site`, and on loopback by a `Host` that is no loopback name (DNS rebinding).
 
+use std::io::Read;
 use std::net::{IpAddr, SocketAddr};
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, HeaderValue, StatusCode, header};
 
 use super::errors::ApiError;
 use super::log;
@@ -40,6 +41,11 @@ impl Guard {
         self.token.is_some()
     }
 
+    /// Whether this is the header that carries the token.
+    pub fn knows(&self, authorization: Option<&HeaderValue>) -> bool {
+        self.token.as_ref().is_some_and(|token| check_token(token, authorization).is_ok())
+    }
+
     /// Lets a request in.
     ///
     /// # Errors
@@ -50,7 +56,7 @@ impl Guard {
         }
         self.same_site(path, headers)?;
         match &self.token {
-            Some(token) if path != "/" => check_token(token, headers),
+            Some(token) if path != "/" => check_token(token, headers.get(header::AUTHORIZATION)),
             _ => Ok(()),
         }
     }
@@ -78,9 +84,9 @@ impl Guard {
     }
 }
 
-fn check_token(token: &[u8], headers: &HeaderMap) -> Result<(), ApiError> {
+fn check_token(token: &[u8], authorization: Option<&HeaderValue>) -> Result<(), ApiError> {
     let refuse = |text: &str| Err(ApiError::new(StatusCode::UNAUTHORIZED, "invalid_api_key", text));
-    let Some(sent) = headers.get(header::AUTHORIZATION) else {
+    let Some(sent) = authorization else {
         return refuse("this server wants its token: Authorization: Bearer TOKEN");
     };
     let sent = sent.as_bytes();
@@ -113,6 +119,9 @@ fn is_loopback_name(host: &str) -> bool {
 
 fn read_token(path: &Path) -> Result<Vec<u8>> {
     let about = std::fs::metadata(path).map_err(Error::io(path))?;
+    if !about.is_file() {
+        return Err(Error::Argument(format!("--token-file {}: is no file", path.display())));
+    }
     if about.len() > MAX_TOKEN_FILE {
         let (shown, size) = (path.display(), about.len());
         return Err(Error::Argument(format!(
@@ -122,7 +131,9 @@ fn read_token(path: &Path) -> Result<Vec<u8>> {
     if about.permissions().mode() & 0o004 != 0 {
         log::warn(&format!("{0} can be read by every user of this machine; chmod 600 {0}", path.display()));
     }
-    let text = std::fs::read(path).map_err(Error::io(path))?;
+    let mut text = Vec::new();
+    let file = std::fs::File::open(path).map_err(Error::io(path))?;
+    file.take(MAX_TOKEN_FILE).read_to_end(&mut text).map_err(Error::io(path))?;
     let token = text.trim_ascii();
     if token.len() < MIN_TOKEN || !token.iter().all(u8::is_ascii_graphic) {
         return Err(Error::Argument(format!(

@@ -1,18 +1,47 @@
 //! The server's log: one line an event, on standard error.
 //!
 //! Comes in: a level and a line. Goes out: under systemd the line behind its priority (`<4>`), which the journal understands and stamps
-//! itself; elsewhere the seconds since the start, the level, the line. Credentials in addresses are blanked.
+//! itself; elsewhere the seconds since the start, the level, the line. Credentials are blanked, control characters escaped. A thread of its own
+//! writes: where nobody reads standard error, lines are dropped and counted, and the server goes on.
 
-use std::fmt::Write as _;
 use std::io::Write as _;
 use std::sync::OnceLock;
-use std::time::Instant;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
+use std::time::{Duration, Instant};
 
-static START: OnceLock<Instant> = OnceLock::new();
+use crate::source::secret::scrub;
 
-/// Begins to count the seconds.
-pub fn start() {
-    START.get_or_init(Instant::now);
+/// Lines that may wait to be written.
+const WAITING: usize = 256;
+/// Longest line, in characters.
+const LONGEST: usize = 2000;
+/// How long the last lines may take at the end.
+const FLUSH: Duration = Duration::from_millis(300);
+
+static LOG: OnceLock<Log> = OnceLock::new();
+
+struct Log {
+    started: Instant,
+    /// Whether the journal reads standard error.
+    journal: bool,
+    lines: Option<SyncSender<String>>,
+    waiting: AtomicU64,
+    dropped: AtomicU64,
+}
+
+/// Begins to count the seconds; `journal` says whether systemd's journal reads the lines.
+pub fn start(journal: bool) {
+    let (lines, waiting) = sync_channel(WAITING);
+    let thread = std::thread::Builder::new().name("utr-log".into());
+    let lines = thread.spawn(move || write_all(&waiting)).is_ok().then_some(lines);
+    LOG.get_or_init(|| Log {
+        started: Instant::now(),
+        journal,
+        lines,
+        waiting: AtomicU64::new(0),
+        dropped: AtomicU64::new(0),
+    });
 }
 
 /// What happened as it should.
@@ -25,45 +54,55 @@ pub fn warn(line: &str) {
     write(4, "warn", line);
 }
 
-fn write(priority: u8, level: &str, line: &str) {
-    let since = START.get_or_init(Instant::now).elapsed().as_secs_f64();
-    let line = without_credentials(line);
-    let mut out = std::io::stderr().lock();
-    // Standard error that is closed is no reason to stop.
-    let _ = if std::env::var_os("JOURNAL_STREAM").is_some() {
-        // Every line of the journal carries its own priority.
-        line.lines().try_for_each(|line| writeln!(out, "<{priority}>{line}"))
-    } else {
-        writeln!(out, "utr {since:8.2} {level} {line}")
-    };
+/// Waits a moment for what was logged to be written.
+pub fn flush() {
+    let end = Instant::now() + FLUSH;
+    while LOG.get().is_some_and(|log| log.waiting.load(Ordering::SeqCst) > 0) && Instant::now() < end {
+        std::thread::sleep(Duration::from_millis(5));
+    }
 }
 
-/// Blanks `user:password@` in addresses, and the values of properties named for passwords and tokens in pipelines.
-pub fn without_credentials(text: &str) -> String {
-    let mut out = String::with_capacity(text.len());
-    let mut rest = text;
-    while let Some((before, after)) = rest.split_once("://") {
-        out.push_str(before);
-        out.push_str("://");
-        let end = after.find(|c: char| c == '/' || c.is_whitespace() || c == '"').unwrap_or(after.len());
-        let (authority, tail) = after.split_at(end);
-        match authority.rsplit_once('@') {
-            Some((_, host)) => {
-                let _ = write!(out, "…@{host}");
-            }
-            None => out.push_str(authority),
-        }
-        rest = tail;
+fn write(priority: u8, level: &str, line: &str) {
+    // Before the start there is no server.
+    let Some(log) = LOG.get() else { return };
+    let line = printable(&scrub(line));
+    let line = if log.journal {
+        format!("<{priority}>{line}")
+    } else {
+        format!("utr {:8.2} {level} {line}", log.started.elapsed().as_secs_f64())
+    };
+    log.waiting.fetch_add(1, Ordering::SeqCst);
+    if log.lines.as_ref().is_none_or(|lines| lines.try_send(line).is_err()) {
+        log.waiting.fetch_sub(1, Ordering::SeqCst);
+        log.dropped.fetch_add(1, Ordering::SeqCst);
     }
-    out.push_str(rest);
-    for name in ["user-pw=", "user-id=", "password=", "passwd=", "token="] {
-        let mut from = 0;
-        while let Some(at) = out.get(from..).and_then(|tail| tail.find(name)) {
-            let start = from + at + name.len();
-            let tail = out.get(start..).unwrap_or_default();
-            let end = start + tail.find(|c: char| c.is_whitespace() || c == '&').unwrap_or(tail.len());
-            out.replace_range(start..end, "…");
-            from = start;
+}
+
+fn write_all(lines: &Receiver<String>) {
+    for line in lines {
+        let Some(log) = LOG.get() else { continue };
+        let mut out = std::io::stderr().lock();
+        let dropped = log.dropped.swap(0, Ordering::SeqCst);
+        // Standard error that is closed is no reason to stop.
+        if dropped > 0 {
+            let _ = writeln!(out, "{dropped} lines were dropped here: nobody read them");
+        }
+        let _ = writeln!(out, "{line}");
+        log.waiting.fetch_sub(1, Ordering::SeqCst);
+    }
+}
+
+/// One line, whatever it holds, and no longer than need be.
+fn printable(line: &str) -> String {
+    let mut out = String::with_capacity(line.len());
+    for (place, c) in line.chars().enumerate() {
+        match c {
+            _ if place >= LONGEST => {
+                out.push('…');
+                break;
+            }
+            c if c.is_control() => out.extend(c.escape_default()),
+            c => out.push(c),
         }
     }
     out
@@ -74,20 +113,8 @@ mod tests {
     use super::*;
 
     #[test]
-    fn credentials_are_blanked_and_the_rest_stays() {
-        for (text, shown) in [
-            ("rtsp://me:secret@cam/x", "rtsp://…@cam/x"),
-            ("a rtsp://m:s@c, b rtsp://u@d:1/y?z=1", "a rtsp://…@c, b rtsp://…@d:1/y?z=1"),
-            (
-                "gst://rtspsrc location=rtsp://a:b@c/d user-pw=top ! x",
-                "gst://rtspsrc location=rtsp://…@c/d user-pw=… ! x",
-            ),
-            ("http://h/q?token=abc&x=1", "http://h/q?token=…&x=1"),
-            ("test://ball?frames=3", "test://ball?frames=3"),
-            ("plain", "plain"),
-        ] {
-            assert_eq!(without_credentials(text), shown);
-        }
-        assert!(!without_credentials("rtsp://a:p@ss@c/d").contains("p@ss"));
+    fn a_line_stays_one_line() {
+        assert_eq!(printable("a\nutr 0.00 info b\u{1b}[0m"), "a\\nutr 0.00 info b\\u{1b}[0m");
+        assert_eq!(printable(&"x".repeat(5000)).chars().count(), LONGEST + 1);
     }
 }

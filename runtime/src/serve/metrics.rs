@@ -181,6 +181,9 @@ pub fn memory() -> Vec<(&'static str, u64)> {
 impl Observer for Metrics {
     fn frame(&self, _frame: &Arc<Frame>, look: &Look) {
         self.encode.observe(look.encode_ms / 1e3);
+        if !look.taken {
+            return;
+        }
         let mut recent = self.recent();
         (recent.encode_ms, recent.prefill_ms) = (look.encode_ms, look.prefill_ms);
         if recent.times.len() >= RATE_FRAMES {

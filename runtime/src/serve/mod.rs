@@ -9,6 +9,7 @@ mod connections;
 pub mod errors;
 mod files;
 mod guard;
+mod kept;
 mod log;
 mod metrics;
 pub mod openai;
@@ -27,14 +28,14 @@ use anyhow::Context;
 use tokio::sync::{Semaphore, watch};
 use utr_models::RgbFrame;
 use utr_models::generate::Sampling;
-use utr_models::manifest::WindowMode;
-use utr_models::prompt::Kind;
+use utr_models::preprocess::Preprocessor;
 
 use self::files::Files;
 use self::guard::Guard;
+use self::kept::Kept;
 use self::metrics::Metrics;
 use self::pictures::Pictures;
-use crate::answer::{Answerer, Question};
+use crate::answer::Answerer;
 use crate::capture::live::LiveOptions;
 use crate::capture::{CaptureOptions, Frame, Stamp};
 use crate::cli::Serve;
@@ -43,12 +44,16 @@ use crate::error::Result;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
 use crate::pipeline::{Settings, View};
+use crate::record::SessionNote;
 use crate::session::{Session, SessionOptions};
+use crate::source::secret::scrub;
 
 /// How often a request to stop is looked for.
 const TICK: Duration = Duration::from_millis(50);
 /// What answers in flight may still take once a stop was asked for.
 const FINISH: Duration = Duration::from_millis(800);
+/// How long a source that cannot be read at all may take to show it; one that is away is waited for, later.
+const OPENING: Duration = Duration::from_secs(1);
 /// Threads for pictures and files.
 const BLOCKING_THREADS: usize = 4;
 /// Side of the drawn frame that warms the model up, in pixels.
@@ -59,16 +64,19 @@ struct App {
     session: Session,
     settings: Settings,
     sampling: Sampling,
-    prompt: Kind,
     fps: f64,
     queue: usize,
-    timeout: Duration,
+    /// How the source is read, and files.
+    capture: CaptureOptions,
     /// As typed, without credentials.
     source: String,
     guard: Guard,
     files: Option<Files>,
+    /// What is kept of a file's pictures.
+    preprocessor: Preprocessor,
     file_turn: Arc<Semaphore>,
     metrics: Arc<Metrics>,
+    kept: Arc<Kept>,
     pictures: Pictures,
     started: Instant,
     ids: AtomicU64,
@@ -85,7 +93,7 @@ impl App {
 /// # Errors
 /// Whatever the token file, loading, the source and the port report before the first request.
 pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()> {
-    log::start();
+    log::start(serve.journal);
     let guard = Guard::open(serve.listen, serve.token_file.as_deref())?;
     let files = serve.allow_files.as_deref().map(Files::open).transpose()?;
     let mut model = Model::open(bundle, serve.stream.encoder)?;
@@ -102,47 +110,56 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
     let own = Interrupt::default();
     let metrics = Arc::new(Metrics::default());
     let fps = serve.stream.fps.unwrap_or(defaults.fps);
-    let capture =
-        CaptureOptions { timeout: serve.stream.timeout, interrupt: own.clone(), ..CaptureOptions::default() };
+    let capture = serve.stream.capture(&own);
     let options = SessionOptions {
         settings: settings.clone(),
-        live: LiveOptions { capture, fps: Some(fps), ..LiveOptions::lasting(&serve.stream.source) },
+        live: LiveOptions { capture: capture.clone(), fps: Some(fps), ..LiveOptions::lasting(&serve.stream.source) },
         queue: serve.queue,
         observers: vec![metrics.clone()],
     };
+    let preprocessor = model.encoder.preprocessing().clone();
+    let source = serve.stream.source.to_string();
+    let note = SessionNote::new(&model.language, model.encoder.name(), &settings, &source);
     let app = App {
         session: Session::start(model, &serve.stream.source, options, &own)?,
         settings,
         sampling: serve.tokens.over(defaults.tokens),
-        prompt: serve.prompt,
         fps,
         queue: serve.queue,
-        timeout: serve.stream.timeout,
-        source: log::without_credentials(&serve.stream.source.to_string()),
+        capture,
+        source: scrub(&source),
         guard,
         files,
+        preprocessor,
         file_turn: Arc::new(Semaphore::new(1)),
         metrics,
+        kept: Arc::new(Kept::new(note)),
         pictures: Pictures::default(),
         started: Instant::now(),
         ids: AtomicU64::new(0),
     };
+    app.session.wait_for(1, OPENING);
+    if let Some(error) = app.session.failure() {
+        return Err(error.into());
+    }
     log::info(&format!(
         "listening on http://{address}{}",
         if app.guard.wants_token() { ", with a token" } else { "" }
     ));
-    network(listener, app, interrupt, &own)?;
+    let app = network(listener, app, interrupt, &own)?;
     log::info("stopped");
-    Ok(())
+    log::flush();
+    // A source that broke for good ends the service, so that what watches over it can start it again.
+    app.session.failure().filter(|_| !interrupt.requested()).map_or(Ok(()), |error| Err(error.into()))
 }
 
-/// Runs the network until a stop is asked for; `own` then ends the session, a moment later.
+/// Runs the network until a stop is asked for or the source is broken for good; `own` then ends the session, a moment later.
 fn network(
     listener: std::net::TcpListener,
     app: App,
     interrupt: &Interrupt,
     own: &Interrupt,
-) -> anyhow::Result<()> {
+) -> anyhow::Result<Arc<App>> {
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .max_blocking_threads(BLOCKING_THREADS)
@@ -152,10 +169,13 @@ fn network(
     runtime.block_on(async {
         let listener = tokio::net::TcpListener::from_std(listener)?;
         let (stop, stopping) = watch::channel(false);
-        let told = tokio::spawn(systemd::run(Arc::clone(&app), stopping.clone()));
-        let (asked, own) = (interrupt.clone(), own.clone());
+        // Not on this thread: whoever listens may be slow.
+        let (told, until) = (Arc::clone(&app), stopping.clone());
+        let teller = std::thread::Builder::new().name("utr-systemd".into());
+        let teller = teller.spawn(move || systemd::run(&told, &until))?;
+        let (asked, own, watched) = (interrupt.clone(), own.clone(), Arc::clone(&app));
         tokio::spawn(async move {
-            while !asked.requested() {
+            while !asked.requested() && watched.session.failure().is_none() {
                 tokio::time::sleep(TICK).await;
             }
             log::info("stopping");
@@ -165,12 +185,15 @@ fn network(
             own.request();
         });
         connections::serve(listener, routes::router(Arc::clone(&app)), stopping).await;
-        let _ = told.await;
+        let end = Instant::now() + FINISH;
+        while !teller.is_finished() && Instant::now() < end {
+            tokio::time::sleep(TICK).await;
+        }
         anyhow::Ok(())
     })?;
     // A picture or a file that is still being read ends by itself, or with the process.
     runtime.shutdown_background();
-    Ok(())
+    Ok(app)
 }
 
 /// Encodes a drawn frame and answers one token about it: the first question finds everything loaded, and what is broken shows before the
@@ -179,10 +202,8 @@ fn warm_up(model: &mut Model, settings: &Settings, interrupt: &Interrupt) -> Res
     let picture = RgbFrame::new(WARM_SIDE, WARM_SIDE, vec![128; WARM_SIDE * WARM_SIDE * 3])?;
     let frame = Frame { stamp: Stamp { index: 0, pts_ms: 0 }, captured: Instant::now(), image: picture };
     let frames = encode_frames(model.encoder.as_mut(), &[Arc::new(frame)], interrupt)?;
-    let (mode, capture_ms, encode_ms) = (WindowMode::Exact, 0.0, 0.0);
-    let view = View { frames, reading: None, mode, dropped: 0, capture_ms, encode_ms };
     let one = Sampling { max_tokens: 1, ..Sampling::default() };
-    let question = Question::new("?").with_system(settings.system.clone()).with_sampling(one);
+    let question = settings.question("?").with_sampling(one);
     let mut answerer = Answerer::new(Arc::clone(&model.language), settings.kv);
-    answerer.answer(&view, &question, interrupt, &mut |_| Ok(())).map(drop)
+    answerer.answer(&View::unread(frames), &question, interrupt, &mut |_| Ok(())).map(drop)
 }

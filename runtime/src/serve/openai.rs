@@ -36,6 +36,7 @@ pub struct Request {
     response_format: Option<Value>,
     logprobs: Option<Value>,
     evidence: Option<Value>,
+    keep: Option<bool>,
 }
 
 #[derive(Debug, Deserialize)]
@@ -96,6 +97,8 @@ pub struct Ask {
     pub stream: bool,
     /// A last piece with the usage.
     pub include_usage: bool,
+    /// Keep what the answer stands on, to be fetched as a recording.
+    pub keep: bool,
 }
 
 impl Request {
@@ -132,6 +135,7 @@ impl Request {
                 }
             },
             stream: self.stream.unwrap_or(false),
+            keep: self.keep.unwrap_or(false),
             include_usage: self.stream_options.and_then(|options| options.include_usage).unwrap_or(false),
         })
     }

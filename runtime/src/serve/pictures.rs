@@ -131,7 +131,6 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use std::time::Instant;
 
-    use utr_models::manifest::WindowMode;
 
     use super::*;
 
@@ -165,7 +164,7 @@ mod tests {
             Arc::new(EncodedFrame { stamp, captured: Instant::now(), picture, tokens: vec![] })
         };
         let frames = indices.map(frame).collect();
-        View { frames, reading: None, mode: WindowMode::Exact, dropped: 0, capture_ms: 0.0, encode_ms: 0.0 }
+        View::unread(frames)
     }
 
     #[test]

@@ -37,6 +37,7 @@ pub fn router(app: Arc<App>) -> Router {
         )
         .route("/api/frame.jpg", get(frame))
         .route("/api/strip", get(strip))
+        .route("/api/answer.mcap", get(answer))
         .fallback(|| async {
             ApiError::new(StatusCode::NOT_FOUND, "not_found", "there is nothing here; the page is at /")
         })
@@ -53,11 +54,17 @@ pub fn router(app: Arc<App>) -> Router {
 
 /// Lets a request in, and sets the headers every response carries.
 async fn guarded(State(app): State<Arc<App>>, request: Request<Body>, next: Next) -> Response {
+    let known = request.headers().get(header::AUTHORIZATION).cloned();
     let mut response = match app.guard.check(request.uri().path(), request.headers()) {
         Ok(()) => next.run(request).await,
         Err(error) => error.into_response(),
     };
+    // Who has no token, or asks for nothing that needs one, keeps no connection from those who have.
+    let strange = app.guard.wants_token() && !app.guard.knows(known.as_ref());
     let headers = response.headers_mut();
+    if strange {
+        headers.insert(header::CONNECTION, HeaderValue::from_static("close"));
+    }
     for (name, value) in [
         ("x-content-type-options", "nosniff"),
         ("cache-control", "no-store"),
@@ -130,6 +137,21 @@ async fn strip(State(app): State<Arc<App>>, uri: Uri) -> Response {
         Ok(strip) => json_text(&strip).into_response(),
         Err(_) => StatusCode::INTERNAL_SERVER_ERROR.into_response(),
     }
+}
+
+/// `id=chatcmpl-…`: the answer that was kept, as a recording (`utr ask --source replay://FILE.mcap`).
+async fn answer(State(app): State<Arc<App>>, uri: Uri) -> Response {
+    let query = uri.query().unwrap_or_default();
+    let id = query.split('&').find_map(|pair| pair.strip_prefix("id=")).unwrap_or_default();
+    let Some(bytes) = app.kept.get(id) else {
+        let text = "this answer is not kept; ask with \"keep\": true, and fetch it before the next such answer";
+        return ApiError::new(StatusCode::NOT_FOUND, "not_kept", text).into_response();
+    };
+    let headers = [
+        (header::CONTENT_TYPE, "application/octet-stream".to_string()),
+        (header::CONTENT_DISPOSITION, format!("attachment; filename=\"{id}.mcap\"")),
+    ];
+    (headers, bytes.to_vec()).into_response()
 }
 
 fn json_text(value: &serde_json::Value) -> impl IntoResponse + use<> {

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::metrics::{drops, memory};
-use super::{App, log};
+use super::App;
 use crate::answer::{FrameUsed, MAX_QUESTION_BYTES};
 use crate::session::Status;
+use crate::source::secret::scrub;
 
 /// Whether a question would be answered about the present.
 pub struct Health {
@@ -36,7 +37,7 @@ pub fn health(app: &App, status: &Status) -> Health {
     let unready = |reason: String| Health { ready: false, reason };
     let state = source_state(status);
     let problem = || match status.live.last_error.as_ref().or(status.last_error.as_ref()) {
-        Some(error) => format!("; the newest problem: {}", log::without_credentials(error)),
+        Some(error) => format!("; the newest problem: {}", scrub(error)),
         None => String::new(),
     };
     match status.newest {
@@ -88,7 +89,7 @@ pub fn report(app: &App) -> Value {
             "dropped_source": status.live.dropped_source,
             "reconnects": status.live.reconnects,
             "caps_changes": status.live.caps_changes,
-            "last_error": status.live.last_error.as_deref().or(status.last_error.as_deref()).map(log::without_credentials),
+            "last_error": status.live.last_error.as_deref().or(status.last_error.as_deref()).map(scrub),
         },
         "window": {
             "frames": status.window,

@@ -6,7 +6,6 @@
 //! process and a restart would not bring it back. It stays away, and systemd restarts the service, where the source claims to run and yet no
 //! frame has entered the window for [`patience`], and where this task itself no longer runs. Without systemd nothing is sent.
 
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use sd_notify::NotifyState;
@@ -16,15 +15,26 @@ use super::status::{health, source_state, stale_after};
 use super::{App, log};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// How often it is looked for a stop.
+const TICK: Duration = Duration::from_millis(50);
 
-/// Tells systemd, until `stop` turns true.
-pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
+/// Tells systemd, until `stop` turns true. On a thread of its own: whoever listens may be slow, and the network must not wait.
+pub fn run(app: &App, stop: &watch::Receiver<bool>) {
     tell(&[NotifyState::Ready]);
     let watched = sd_notify::watchdog_enabled().is_some();
     let mut said_ready = None;
-    while tokio::time::timeout(EVERY, stop.wait_for(|stop| *stop)).await.is_err() {
+    let mut due = Instant::now() + EVERY;
+    loop {
+        if *stop.borrow() {
+            break;
+        }
+        if Instant::now() < due {
+            std::thread::sleep(TICK);
+            continue;
+        }
+        due = Instant::now() + EVERY;
         let status = app.session.status();
-        let health = health(&app, &status);
+        let health = health(app, &status);
         if said_ready != Some(health.ready) {
             // Once a change; the log keeps no line a second.
             log::info(&format!("{}: {}", if health.ready { "ready" } else { "not ready" }, health.reason));
@@ -40,7 +50,7 @@ pub async fn run(app: Arc<App>, mut stop: watch::Receiver<bool>) {
             health.reason
         ))]);
         let state = if app.session.ended() { "ended".into() } else { source_state(&status) };
-        if watched && alive(status.newest, &state, app.started, patience(app.timeout, app.fps)) {
+        if watched && alive(status.newest, &state, app.started, patience(app.capture.timeout, app.fps)) {
             tell(&[NotifyState::Watchdog]);
         }
     }

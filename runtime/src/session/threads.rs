@@ -1,24 +1,27 @@
 //! The two threads of a session: one that sees, one that answers.
 //!
 //! Comes in: frames from the source and frames encoded beside the window, and questions. Goes out: the view, published after every frame, and
-//! outcomes to those who asked. Whatever fails or panics is counted and named, and both go on.
+//! outcomes to those who asked. Whatever fails or panics is counted and named, and both go on; what an observer does wrong stays with it.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
-use std::sync::Arc;
 use std::sync::atomic::Ordering;
-use std::sync::mpsc::{Receiver, RecvTimeoutError};
+use std::sync::{Arc, PoisonError};
 use std::time::{Duration, Instant};
 
 use utr_models::manifest::WindowMode;
 
+use super::desk::Desk;
 use super::{About, Job, Observer, Shared, TICK};
-use crate::answer::Answerer;
+use crate::answer::{Answer, Answerer};
 use crate::aside::Asides;
 use crate::capture::Frame;
 use crate::capture::live::{Live, Next};
-use crate::error::Error;
+use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::pipeline::{Seeing, View};
+use crate::pipeline::{Look, Seeing, View};
+
+/// Longest wait for a frame before an answer whose window lags behind.
+const CATCH_UP: Duration = Duration::from_secs(1);
 
 /// The seeing thread.
 pub(super) fn look(
@@ -32,7 +35,11 @@ pub(super) fn look(
     let mut ended = false;
     while !stop.requested() {
         let step = catch_unwind(AssertUnwindSafe(|| asides.step(&mut seeing)));
-        let wait = if step.unwrap_or(false) { Duration::ZERO } else { TICK };
+        let busy = step.unwrap_or_else(|_| {
+            shared.seen().last_error = Some("encoding a file's frame panicked; please report this".into());
+            false
+        });
+        let wait = if busy { Duration::ZERO } else { TICK };
         let next = if ended { Next::Quiet } else { live.next(wait) };
         match next {
             Next::Frame(frame) => take(live, &mut seeing, shared, observers, frame),
@@ -50,7 +57,7 @@ fn end(shared: &Shared, error: Option<Error>) -> bool {
     let mut seen = shared.seen();
     seen.ended = true;
     if let Some(error) = error {
-        seen.last_error = Some(error.to_string());
+        seen.last_error = Some(error.reason());
     }
     drop(seen);
     shared.changed.notify_all();
@@ -71,8 +78,8 @@ fn take(
             if !look.taken {
                 shared.dropped_pinned.fetch_add(1, Ordering::Relaxed);
             }
-            observers.iter().for_each(|observer| observer.frame(&frame, &look));
-            publish(live, seeing, shared, frame, look.taken);
+            tell(observers, |observer| observer.frame(&frame, &look));
+            publish(live, seeing, shared, frame, &look);
         }
         // The session ends; the loop notices.
         Err(Error::Interrupted) => {}
@@ -83,38 +90,47 @@ fn take(
     }
 }
 
-fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>, taken: bool) {
+/// Tells the observers.
+fn tell(observers: &[Arc<dyn Observer>], what: impl Fn(&dyn Observer)) {
+    for observer in observers {
+        // The panic's own message is all there is to say.
+        let _ = catch_unwind(AssertUnwindSafe(|| what(observer.as_ref())));
+    }
+}
+
+/// Shows what the window holds now; a frame that was dropped only counts.
+fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>, look: &Look) {
     let mut view = seeing.view();
     let status = live.status();
     view.dropped += status.dropped_source + status.dropped_handover;
+    // What the newest frame cost: the others were ready long before any question.
+    view.encode_ms = look.encode_ms;
+    view.capture_ms = (frame.captured.elapsed().as_secs_f64() * 1e3 - look.encode_ms - look.prefill_ms).max(0.0);
     let mut seen = shared.seen();
-    if let Some(before) = &seen.view {
-        // Times go with the next answer.
-        view.capture_ms += before.capture_ms;
-        view.encode_ms += before.encode_ms;
-    }
-    seen.count += u64::from(taken);
-    seen.view = Some(view);
-    seen.newest = Some(Instant::now());
     seen.newest_frame = Some(frame);
+    seen.behind = !look.taken;
+    if look.taken {
+        seen.count += 1;
+        seen.newest = Some(Instant::now());
+        seen.view = Some(view);
+    } else if let Some(shown) = seen.view.as_mut() {
+        shown.dropped = view.dropped;
+    }
     drop(seen);
     shared.changed.notify_all();
 }
 
 /// The answering thread.
 pub(super) fn speak(
-    waiting: &Receiver<(Job, About)>,
+    desk: &Desk,
     mut answerer: Answerer,
     shared: &Shared,
     observers: &[Arc<dyn Observer>],
     stop: &Interrupt,
 ) {
     while !stop.requested() {
-        let (mut job, about) = match waiting.recv_timeout(TICK) {
-            Ok(job) => job,
-            Err(RecvTimeoutError::Timeout) => continue,
-            Err(RecvTimeoutError::Disconnected) => break,
-        };
+        let Some((mut job, about)) = desk.take(TICK) else { continue };
+        catch_up(shared, &job.cancel);
         let view = pin(shared, about);
         let outcome = match &view {
             None => Err(Error::Argument(nothing_seen(shared))),
@@ -123,10 +139,25 @@ pub(super) fn speak(
             }))
             .unwrap_or_else(|_| Err(Error::Decoder("answering panicked; the session goes on".into()))),
         };
-        observers.iter().for_each(|observer| observer.answer(&job.question, &outcome));
-        // Counted down first: who has the answer finds no question of its own pending.
-        shared.pending.fetch_sub(1, Ordering::SeqCst);
-        (job.done)(outcome, view);
+        // First: who has the answer finds no question of its own pending.
+        desk.answered();
+        conclude(job, outcome, view, observers);
+    }
+}
+
+/// Tells what became of a question.
+pub(super) fn conclude(job: Job, outcome: Result<Answer>, view: Option<View>, observers: &[Arc<dyn Observer>]) {
+    tell(observers, |observer| observer.answer(&job.question, &outcome));
+    let _ = catch_unwind(AssertUnwindSafe(|| (job.done)(outcome, view)));
+}
+
+/// Waits a moment for the window to take the newest frame, where the answer before held so much of the memory that frames were dropped: the next
+/// answer is about the present.
+fn catch_up(shared: &Shared, cancel: &Interrupt) {
+    let end = Instant::now() + CATCH_UP;
+    let mut seen = shared.seen();
+    while seen.behind && !seen.ended && !cancel.requested() && Instant::now() < end {
+        seen = shared.changed.wait_timeout(seen, TICK).unwrap_or_else(PoisonError::into_inner).0;
     }
 }
 
@@ -135,18 +166,9 @@ fn pin(shared: &Shared, about: About) -> Option<View> {
     let newest = match about {
         About::Window => usize::MAX,
         About::Newest(n) => n,
-        About::Frames(frames) => {
-            let (mode, nothing) = (WindowMode::Exact, 0.0);
-            let (capture_ms, encode_ms) = (nothing, nothing);
-            return Some(View { frames, reading: None, mode, dropped: 0, capture_ms, encode_ms });
-        }
+        About::Frames(frames) => return Some(View::unread(frames)),
     };
-    let mut seen = shared.seen();
-    let mut view = seen.view.clone()?;
-    if let Some(shown) = seen.view.as_mut() {
-        (shown.capture_ms, shown.encode_ms) = (0.0, 0.0);
-    }
-    drop(seen);
+    let mut view = shared.seen().view.clone()?;
     if newest < view.frames.len() {
         view.frames.drain(..view.frames.len() - newest);
         (view.reading, view.mode) = (None, WindowMode::Exact);

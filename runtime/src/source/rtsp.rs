@@ -8,6 +8,7 @@ use std::fmt::{Debug, Display, Formatter};
 
 use super::camera::{Codec, Flip};
 use super::query::{Query, percent_decode};
+use super::secret::hide_words;
 
 /// How long packets wait for late ones, in milliseconds: low, as what counts is the newest frame.
 pub const DEFAULT_LATENCY_MS: u32 = 100;
@@ -119,7 +120,7 @@ impl RtspSpec {
     pub fn shown(&self) -> String {
         let login = if self.login.is_some() { "***@" } else { "" };
         let query = if self.query.is_empty() { "" } else { "?***" };
-        format!("{}{login}{}{}{query}", self.scheme(), self.host, self.path)
+        format!("{}{login}{}{}{query}", self.scheme(), self.host, hide_words(&self.path))
     }
 
     fn scheme(&self) -> &'static str {

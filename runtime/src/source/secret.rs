@@ -7,7 +7,7 @@
 pub const MASK: &str = "***";
 
 /// Properties of GStreamer elements whose value is hidden.
-const PROPERTIES: [&str; 12] = [
+const PROPERTIES: [&str; 15] = [
     "user-pw",
     "user-id",
     "proxy-pw",
@@ -20,6 +20,9 @@ const PROPERTIES: [&str; 12] = [
     "pwd",
     "auth",
     "key",
+    "cookies",
+    "extra-headers",
+    "authorization",
 ];
 
 /// An address as typed, parsed or not: user and password hidden, of a query only that there is one. `gst://` is scrubbed.
@@ -31,8 +34,7 @@ pub fn mask_uri(text: &str) -> String {
         _ => {
             // A password may hold any character, also unencoded: everything up to the last @ goes.
             let (login, rest) = rest.rsplit_once('@').map_or(("", rest), |(_, host)| ("***@", host));
-            let (path, query) = rest.split_once('?').map_or((rest, ""), |(path, _)| (path, "?***"));
-            format!("{scheme}://{login}{path}{query}")
+            format!("{scheme}://{login}{}", hide_words(rest))
         }
     }
 }
@@ -88,9 +90,16 @@ fn next_start(text: &str) -> Option<usize> {
 /// `user:password@host/path?key=value` with the login and the query's values hidden.
 fn hide_login(address: &str) -> String {
     let (login, host) = address.rsplit_once('@').map_or(("", address), |(_, host)| ("***@", host));
-    match host.split_once('?') {
-        Some((path, _)) => format!("{login}{path}?***"),
-        None => format!("{login}{host}"),
+    format!("{login}{}", hide_words(host))
+}
+
+/// An address behind its login: of a query only that there is one, and of a path only what stands before the first `=` (cheap recorders take
+/// `/user=NAME_password=WORD`).
+pub fn hide_words(address: &str) -> String {
+    let (path, query) = address.split_once('?').map_or((address, ""), |(path, _)| (path, "?***"));
+    match path.split_once('=') {
+        Some((before, _)) => format!("{before}={MASK}{query}"),
+        None => format!("{path}{query}"),
     }
 }
 
@@ -133,6 +142,10 @@ mod tests {
         assert_eq!(mask_uri("rtsp://a:p/w@x@host/s?pw=1"), "rtsp://***@host/s?***");
         assert_eq!(mask_uri("http://a:b@host"), "http://***@host");
         assert_eq!(mask_uri("file:///a@b?c"), "file:///a@b?c");
+        let recorder = "rtsp://h:554/user=admin_password=geheim_channel=1?x";
+        assert_eq!((mask_uri(recorder), scrub(recorder)), ("rtsp://h:554/user=***?***".into(), "rtsp://h:554/user=***?***".into()));
+        let headers = "souphttpsrc location=http://h/x extra-headers=\"h,Authorization=geheim\" cookies=\"a=geheim\" ! y";
+        assert!(!scrub(headers).contains("geheim"), "{}", scrub(headers));
     }
 
     proptest! {

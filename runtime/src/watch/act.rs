@@ -1,10 +1,12 @@
 //! What is done about an answer that counts: a command, or a webhook.
 //!
 //! Comes in: JSON lines. Goes out: a process with the line on its standard input, or a POST. One after the other, on a thread of its own, so that a slow
-//! command holds no question up; what does not fit into the queue is left out and told. A failure is told on standard error and changes nothing.
+//! command holds no question up; what does not fit into the queue is left out and told. A failure is told on standard error and changes nothing. At the
+//! end what waits is still done, within the time of one action.
 
 use std::io::Write;
-use std::process::Stdio;
+use std::os::unix::process::CommandExt;
+use std::process::{Child, Stdio};
 use std::sync::mpsc::{Receiver, SyncSender, sync_channel};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -27,7 +29,7 @@ pub enum Command {
     Webhook(String),
 }
 
-/// The thread that acts. Dropping it lets what waits be done first.
+/// The thread that acts. Dropping it lets what waits be done first, for as long as one action may take.
 pub struct Actor {
     lines: Option<SyncSender<String>>,
     thread: Option<JoinHandle<()>>,
@@ -60,8 +62,13 @@ impl Actor {
 impl Drop for Actor {
     fn drop(&mut self) {
         self.lines = None;
-        if let Some(thread) = self.thread.take() {
-            let _ = thread.join();
+        let Some(thread) = self.thread.take() else { return };
+        let end = Instant::now() + LONGEST;
+        while !thread.is_finished() && Instant::now() < end {
+            std::thread::sleep(TICK);
+        }
+        if !thread.is_finished() {
+            eprintln!("utr: actions still wait after {} s and are left out", LONGEST.as_secs());
         }
     }
 }
@@ -78,18 +85,20 @@ fn act(command: &Command, waiting: &Receiver<String>) {
     }
 }
 
-/// Runs a command with the line on its standard input; it is killed after `longest`.
+/// Runs a command with the line on its standard input; it is killed, with all that it started, after `longest`.
 fn execute(command: &str, line: &str, longest: Duration) -> Result<(), String> {
     let mut child = std::process::Command::new("sh")
         .args(["-c", command])
         .stdin(Stdio::piped())
         // Standard output is ours: one JSON line per answer.
         .stdout(Stdio::null())
+        .process_group(0)
         .spawn()
         .map_err(|error| format!("{command}: {error}"))?;
     if let Some(mut stdin) = child.stdin.take() {
-        // A command that does not read its input is no failure.
-        let _ = writeln!(stdin, "{line}");
+        let line = format!("{line}\n");
+        // A command that does not read its input is no failure, and holds nobody up: the thread ends with it.
+        std::thread::spawn(move || drop(stdin.write_all(line.as_bytes())));
     }
     let end = Instant::now() + longest;
     loop {
@@ -97,8 +106,7 @@ fn execute(command: &str, line: &str, longest: Duration) -> Result<(), String> {
             Some(status) if status.success() => return Ok(()),
             Some(status) => return Err(format!("{command}: {status}")),
             None if Instant::now() >= end => {
-                let _ = child.kill();
-                let _ = child.wait();
+                kill_group(&mut child);
                 return Err(format!(
                     "{command}: it took longer than {} s and was killed",
                     longest.as_secs_f64()
@@ -107,6 +115,14 @@ fn execute(command: &str, line: &str, longest: Duration) -> Result<(), String> {
             None => std::thread::sleep(TICK),
         }
     }
+}
+
+/// Ends a process that leads a group, and the group.
+fn kill_group(child: &mut Child) {
+    let group = format!("kill -KILL -{}", child.id());
+    let _ = std::process::Command::new("sh").args(["-c", &group]).stderr(Stdio::null()).status();
+    let _ = child.kill();
+    let _ = child.wait();
 }
 
 /// Posts the line; an address may hold a secret, so that no message shows it.
@@ -133,6 +149,12 @@ mod tests {
         assert!(execute("exit 3", "", LONGEST).unwrap_err().contains('3'));
         assert!(execute("sleep 60", "", Duration::from_millis(50)).unwrap_err().contains("killed"));
         assert!(execute("true", "x", LONGEST).is_ok());
+        // What it started goes with it.
+        let late = folder.path().join("late");
+        let command = format!("(sleep 1; touch '{}') & sleep 60", late.display());
+        assert!(execute(&command, "", Duration::from_millis(100)).is_err());
+        std::thread::sleep(Duration::from_millis(1500));
+        assert!(!late.exists());
     }
 
     #[test]

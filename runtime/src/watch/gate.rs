@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 pub struct Rules {
     /// It differs from the last one that counted.
     pub on_change: bool,
-    /// It begins with this, whatever the case.
+    /// It begins with these words, whatever the case; other answers are then alike, and so are all that begin so.
     pub when: Option<String>,
     /// It was given so many times in a row, at least 1.
     pub in_a_row: u32,
@@ -21,10 +21,19 @@ pub struct Rules {
 #[derive(Debug)]
 pub struct Gate {
     rules: Rules,
-    /// The newest answer and how often it was given in a row.
-    newest: Option<(String, u32)>,
-    /// The last one that counted, as it was given.
+    /// What the newest answer meant, and how often in a row.
+    newest: Option<(Meaning, u32)>,
+    /// What held when an answer last counted, or has held for long enough since.
+    held: Option<Meaning>,
+    /// The last answer that counted, as it was given.
     last: Option<(String, Instant)>,
+}
+
+/// What two answers are compared by: where something is watched for, whether it is said; else all that is said.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Meaning {
+    Watched(bool),
+    Said(String),
 }
 
 /// Case, spaces and a full stop make no other answer.
@@ -32,10 +41,15 @@ fn plain(text: &str) -> String {
     text.trim().trim_end_matches('.').split_whitespace().collect::<Vec<_>>().join(" ").to_lowercase()
 }
 
+/// Whether a text begins with the words of another.
+fn begins(text: &str, words: &str) -> bool {
+    text.strip_prefix(words).is_some_and(|rest| !rest.starts_with(char::is_alphanumeric))
+}
+
 impl Gate {
     /// No answer yet.
     pub fn new(rules: Rules) -> Self {
-        Self { rules, newest: None, last: None }
+        Self { rules, newest: None, held: None, last: None }
     }
 
     /// The last answer that counted.
@@ -45,27 +59,28 @@ impl Gate {
 
     /// Takes the next answer.
     pub fn counts(&mut self, text: &str, now: Instant) -> bool {
-        let said = plain(text);
+        let meaning = match &self.rules.when {
+            Some(when) => Meaning::Watched(begins(&plain(text), &plain(when))),
+            None => Meaning::Said(plain(text)),
+        };
         let repeats = match self.newest.take() {
-            Some((before, n)) if before == said => n.saturating_add(1),
+            Some((before, n)) if before == meaning => n.saturating_add(1),
             _ => 1,
         };
-        self.newest = Some((said.clone(), repeats));
-        let changed = self.last.as_ref().is_none_or(|(last, _)| plain(last) != said);
-        let meant = self.rules.when.as_ref().is_none_or(|when| said.starts_with(&plain(when)));
+        self.newest = Some((meaning.clone(), repeats));
+        if repeats < self.rules.in_a_row {
+            return false;
+        }
+        let meant = meaning != Meaning::Watched(false);
+        let changed = self.held.as_ref() != Some(&meaning);
         let cool = self.last.as_ref().is_none_or(|(_, at)| now.duration_since(*at) >= self.rules.cool_down);
-        let counts = (changed || !self.rules.on_change) && meant && cool && repeats >= self.rules.in_a_row;
+        let counts = meant && cool && (changed || !self.rules.on_change);
         if counts {
             self.last = Some((text.to_string(), now));
-        } else if self.rules.on_change
-            && self.rules.when.is_some()
-            && !meant
-            && repeats >= self.rules.in_a_row
-        {
+        }
+        if counts || !meant {
             // What was watched for is over: its next beginning is a change.
-            if let Some((last, _)) = self.last.as_mut() {
-                last.clear();
-            }
+            self.held = Some(meaning);
         }
         counts
     }
@@ -109,6 +124,16 @@ mod tests {
     #[test]
     fn what_is_watched_for_counts_each_time_it_begins() {
         let rules = Rules { on_change: true, when: Some("Yes".into()), ..Rules::default() };
-        assert_eq!(counted(rules, &["no", "yes, it fell", "yes, it fell", "no", "yes, it fell"]), [1, 4]);
+        assert_eq!(counted(rules.clone(), &["no", "yes, it fell", "yes, it fell", "no", "yes, it fell"]), [1, 4]);
+        // In other words it is the same; two in a row are asked for before it begins, and before it ends.
+        let rules = Rules { in_a_row: 2, ..rules };
+        let said = ["no", "yes, a man fell", "yes, someone fell", "yes.", "no", "yes", "no", "not sure", "yes", "Yes!"];
+        assert_eq!(counted(rules, &said), [2, 9]);
+    }
+
+    #[test]
+    fn it_begins_with_words_not_with_letters() {
+        let rules = Rules { when: Some("no".into()), ..Rules::default() };
+        assert_eq!(counted(rules, &["nothing", "not sure", "No.", "no, it stands", "north", "no"]), [2, 3, 5]);
     }
 }

@@ -6,6 +6,7 @@
 
 mod act;
 mod gate;
+mod turns;
 
 use std::io::Write;
 use std::path::Path;
@@ -14,25 +15,22 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use anyhow::Context;
 use serde::Serialize;
 use utr_models::generate::Sampling as TokenSampling;
-use utr_models::prompt::Kind;
 
 use crate::answer::{Answer, Question, check_question};
-use crate::capture::CaptureOptions;
-use crate::capture::live::{LiveOptions, LiveState};
-use crate::cli::{Stream, StreamArgs, TokenArgs};
+use crate::capture::live::LiveOptions;
+use crate::cli::{self, Stream, StreamArgs, TokenArgs};
 use crate::error::{Error, Result};
 use crate::evidence::Wanted;
 use crate::interrupt::Interrupt;
 use crate::load::Model;
+use crate::pipeline::Settings;
 use crate::session::{Session, SessionOptions};
 
 use act::{Actor, Command};
 use gate::Rules;
 
 pub(crate) use gate::Gate;
-
-/// How often it is looked whether something is due.
-const TICK: Duration = Duration::from_millis(20);
+pub(crate) use turns::{Turn, Turns};
 
 /// `utr watch`, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -64,7 +62,7 @@ pub struct WatchArgs {
 #[derive(Clone, Debug, clap::Args)]
 pub struct ScheduleArgs {
     /// Time between two times that a question is asked, such as 500ms, 2s, 1m
-    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "2s", value_parser = cli::period)]
     pub every: Duration,
     /// Only answers that differ from the last one that counted
     #[arg(long)]
@@ -76,7 +74,7 @@ pub struct ScheduleArgs {
     #[arg(long, value_name = "N", default_value_t = 1, value_parser = clap::value_parser!(u32).range(1..=1000))]
     pub hysteresis: u32,
     /// Time after an answer that counted in which no other one of that question does
-    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = duration)]
+    #[arg(long, value_name = "TIME", default_value = "0s", value_parser = cli::time)]
     pub cool_down: Duration,
 }
 
@@ -116,20 +114,20 @@ pub fn run(
 ) -> anyhow::Result<()> {
     arguments.question.iter().try_for_each(|question| check_question(question))?;
     let stream = arguments.stream.clone().resolve()?;
-    let (choice, prompt) = arguments.tokens.clone().resolve()?;
+    let choice = arguments.tokens.clone().resolve()?;
     let action = action(arguments)?;
     let model = Model::open(bundle, stream.encoder)?;
     let options = options(arguments, &stream, &model, interrupt)?;
+    let settings = options.settings.clone();
     let session = Session::start(model, &stream.source, options, interrupt)?;
     let mut watch = Watch {
         arguments,
-        stream,
+        turns: Turns::new(arguments.schedule.every, settings.frames),
+        settings,
         sampling: choice.over(session.language().defaults.tokens),
-        prompt,
         session,
         gates: arguments.question.iter().map(|_| arguments.schedule.gate()).collect(),
         actor: action.map(Actor::start).transpose()?,
-        teller: Teller::default(),
     };
     match watch.follow(interrupt, out) {
         Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => Ok(()),
@@ -159,8 +157,7 @@ fn options(
 ) -> Result<SessionOptions> {
     let defaults = &model.language.defaults;
     let settings = stream.settings(defaults, defaults.mode)?;
-    let capture =
-        CaptureOptions { timeout: stream.timeout, interrupt: interrupt.clone(), ..CaptureOptions::default() };
+    let capture = stream.capture(interrupt);
     let fps = Some(stream.fps.unwrap_or(defaults.fps));
     let live = LiveOptions { capture, fps, ..LiveOptions::lasting(&stream.source) };
     Ok(SessionOptions { settings, live, queue: arguments.question.len(), observers: Vec::new() })
@@ -169,38 +166,25 @@ fn options(
 /// A running watch.
 struct Watch<'a> {
     arguments: &'a WatchArgs,
-    stream: Stream,
+    settings: Settings,
     sampling: TokenSampling,
-    prompt: Kind,
+    turns: Turns,
     session: Session,
     gates: Vec<Gate>,
     actor: Option<Actor>,
-    teller: Teller,
 }
 
 impl Watch<'_> {
     fn follow(&mut self, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
-        let mut due = Instant::now();
         loop {
-            interrupt.check()?;
-            self.teller.tell(&self.session);
-            let ended = self.session.ended();
-            if self.session.view().is_none() {
-                if ended {
-                    let status = self.session.status();
-                    let reason = status.last_error.or(status.live.last_error);
-                    let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-                    return Err(Error::capture(self.stream.source.to_string(), reason).into());
-                }
-            } else if Instant::now() >= due || ended {
-                // A turn that was missed is not made up for.
-                due = Instant::now().max(due + self.arguments.schedule.every);
-                self.ask_all(interrupt, out)?;
-                if ended {
-                    return Ok(());
+            match self.turns.next(&self.session, interrupt)? {
+                Turn::Wait => {}
+                Turn::Ask => self.ask_all(interrupt, out)?,
+                Turn::Last => {
+                    self.ask_all(interrupt, out)?;
+                    return self.session.failure().map_or(Ok(()), |error| Err(error.into()));
                 }
             }
-            std::thread::sleep(TICK);
         }
     }
 
@@ -208,9 +192,8 @@ impl Watch<'_> {
         for (place, text) in self.arguments.question.iter().enumerate() {
             interrupt.check()?;
             let evidence = if self.arguments.evidence { Wanted::Frames } else { Wanted::Nothing };
-            let question = Question::new(text.clone()).with_system(self.stream.system.clone());
             let question =
-                Question { evidence, prompt: self.prompt, ..question.with_sampling(self.sampling) };
+                Question { evidence, sampling: self.sampling, ..self.settings.question(text.clone()) };
             let answer = match self.session.ask(question) {
                 Ok((answer, _)) => answer,
                 Err(Error::Interrupted) => return Err(Error::Interrupted.into()),
@@ -237,79 +220,5 @@ impl Watch<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// Tells what happens to a source.
-#[derive(Default)]
-pub(crate) struct Teller {
-    /// What was last told of it.
-    told: Option<LiveState>,
-}
-
-impl Teller {
-    /// Says on standard error when the source's state changes.
-    pub(crate) fn tell(&mut self, session: &Session) {
-        let status = session.status().live;
-        if self.told.as_ref() == Some(&status.state) {
-            return;
-        }
-        match (&self.told, &status.state) {
-            (_, LiveState::Waiting { reason, retry_in_ms, .. }) => {
-                eprintln!(
-                    "utr: the source is away ({reason}); trying again in {:.1} s",
-                    *retry_in_ms as f64 / 1e3
-                );
-            }
-            (Some(_), LiveState::Running) if status.reconnects > 0 => eprintln!("utr: the source is back"),
-            (_, LiveState::Failed) => {
-                eprintln!(
-                    "utr: the source failed: {}",
-                    status.last_error.as_deref().unwrap_or("no reason given")
-                );
-            }
-            _ => {}
-        }
-        self.told = Some(status.state);
-    }
-}
-
-/// `500ms`, `2s`, `1.5m`, `1h`; a bare number is seconds.
-///
-/// # Errors
-/// What was found, and how it is written.
-fn duration(text: &str) -> std::result::Result<Duration, String> {
-    let text = text.trim();
-    let digits = text.trim_end_matches(|c: char| c.is_ascii_alphabetic());
-    let unit = match text.get(digits.len()..).unwrap_or_default() {
-        "ms" => 1e-3,
-        "" | "s" => 1.0,
-        "m" | "min" => 60.0,
-        "h" => 3600.0,
-        other => return Err(format!("the unit {other:?} is unknown; there are ms, s, m, h")),
-    };
-    let number: f64 =
-        digits.trim().parse().map_err(|_| format!("{text:?} is no time; write 500ms, 2s, 1m"))?;
-    let seconds = number * unit;
-    if (0.0..=31_536_000.0).contains(&seconds) {
-        return Ok(Duration::from_secs_f64(seconds));
-    }
-    Err(format!("{text} lies outside 0 to one year"))
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn times_are_read_as_people_write_them() {
-        for (text, ms) in
-            [("500ms", 500), ("2s", 2000), ("2", 2000), ("1.5m", 90_000), ("1h", 3_600_000), ("0s", 0)]
-        {
-            assert_eq!(duration(text).unwrap().as_millis(), ms, "{text}");
-        }
-        for bad in ["", "fast", "3 days", "-1s", "infs", "NaN", "9999h9"] {
-            assert!(duration(bad).is_err(), "{bad}");
-        }
     }
 }

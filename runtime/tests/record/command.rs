@@ -122,7 +122,7 @@ fn another_bundle_is_refused_unless_forced_and_odd_wishes_are() {
         (vec!["ask", "--source", "replay:///nowhere.mcap"], "/nowhere.mcap"),
         (vec!["record", "--source", "pattern://squares", "--output", path.to_str().unwrap()], "exists"),
         (vec!["record", "--source", "pattern://squares", "--output", "/nowhere/a.mcap"], "/nowhere/a.mcap"),
-        (vec!["record", "--source", "pattern://squares", "--output", "x", "--seconds=-1"], "--seconds"),
+        (vec!["record", "--source", "pattern://squares", "--output", "x", "--length=-1"], "--length"),
     ] {
         let output = utr(&arguments);
         assert_eq!(output.status.code(), Some(2), "{arguments:?}");

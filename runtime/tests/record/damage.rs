@@ -18,7 +18,7 @@ use crate::studio::{self, clip, model};
 fn sample() -> &'static (Vec<u8>, Vec<RgbFrame>) {
     static SAMPLE: OnceLock<(Vec<u8>, Vec<RgbFrame>)> = OnceLock::new();
     SAMPLE.get_or_init(|| {
-        let settings = Settings { frames: 2, mode: WindowMode::Rolling, kv: KvPrecision::Q8, system: None };
+        let settings = Settings { mode: WindowMode::Rolling, kv: KvPrecision::Q8, ..Settings::exact(2) };
         let mut pipeline = Pipeline::new(model(), &settings, Interrupt::default()).unwrap();
         pipeline.see(&clip("pattern://squares?frames=5&width=24&height=16")).unwrap();
         let view = pipeline.view();

@@ -96,7 +96,7 @@ fn look(frame: &Frame, taken: bool) -> Look {
 }
 
 fn settings(mode: WindowMode) -> Settings {
-    Settings { frames: 4, mode, kv: KvPrecision::F16, system: None }
+    Settings { mode, kv: KvPrecision::F16, ..Settings::exact(4) }
 }
 
 fn saved(folder: &Path, disk: &Disk) -> Recording {

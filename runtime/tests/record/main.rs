@@ -87,7 +87,7 @@ fn answers_of_a_long_session_come_again_in_every_mode() {
 
 /// A window that has slid for a long time.
 fn long(mode: WindowMode, kv: KvPrecision) -> (Settings, Pipeline) {
-    let settings = Settings { frames: 32, mode, kv, system: None };
+    let settings = Settings { mode, kv, ..Settings::exact(32) };
     let mut pipeline = Pipeline::new(model(), &settings, Interrupt::default()).unwrap();
     let frames = clip("pattern://squares?frames=120&seed=11&width=128&height=72");
     pipeline.see(&frames).unwrap();

@@ -59,7 +59,7 @@ pub struct Studio {
 
 impl Studio {
     pub fn new(path: &Path, mode: WindowMode, kv: KvPrecision, pictures: Pictures) -> Self {
-        let settings = Settings { frames: 32, mode, kv, system: None };
+        let settings = Settings { mode, kv, ..Settings::exact(32) };
         let note = SessionNote { pictures, ..session(&settings) };
         let Model { encoder, language } = model();
         let answerer = Answerer::new(Arc::clone(&language), kv);

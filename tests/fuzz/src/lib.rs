@@ -36,10 +36,9 @@ pub fn language() -> Arc<Language> {
 pub fn session() -> (Pipeline, SessionNote, View) {
     let model = model();
     let settings = Settings {
-        frames: 2,
         mode: utr_models::manifest::WindowMode::Rolling,
         kv: SETTINGS_KV,
-        system: None,
+        ..Settings::exact(2)
     };
     let note = SessionNote::new(&model.language, "candle", &settings, "pattern://squares");
     let mut pipeline = Pipeline::new(model, &settings, Interrupt::default()).expect("a pipeline");

@@ -164,7 +164,7 @@ fn replies(plan: &Plan, stop: &AtomicBool) -> Result<Vec<Told>> {
     let work = || -> Result<()> {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         let open = |mode: &WindowMode| -> Result<_> {
-            let settings = Settings { frames: super::FRAMES, mode: *mode, kv: plan.kv, system: None };
+            let settings = Settings { mode: *mode, kv: plan.kv, ..Settings::exact(super::FRAMES) };
             Ok((*mode, Pipeline::new(Model::open(plan.folder, None)?, &settings, Interrupt::default())?))
         };
         let mut pipelines = plan.modes.iter().map(open).collect::<Result<Vec<_>>>()?;

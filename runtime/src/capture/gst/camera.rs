@@ -152,7 +152,7 @@ fn csi_pipeline(
     let Some(source) = &board.media.csi else {
         return Err(format!(
             "this machine ({}) has no camera connector that is known here; csi:// is for Jetson boards. A USB camera is \
-             /dev/video0, any other gst://PIPELINE; a board that was not recognized is named with its profile ({})",
+             /dev/video0, any other gst://PIPELINE; a board that was not recognized is named with --board ({})",
             board.title,
             Board::names().join(", ")
         ));

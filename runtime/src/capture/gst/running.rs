@@ -4,6 +4,7 @@
 //! source does not: the sink holds its newest frame and what was overtaken is counted. Every wait is bounded and hears an
 //! interrupt, also while a device is being opened.
 
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, mpsc};
 use std::time::{Duration, Instant};
 
@@ -21,6 +22,17 @@ use crate::source::secret::scrub;
 
 /// How often a wait looks at the bus and at the interrupt flag.
 const TICK: Duration = Duration::from_millis(50);
+
+/// Shortest time that an opening may take, whatever the timeout: networks are slow to answer.
+const OPENING: Duration = Duration::from_secs(10);
+
+/// Longest time that closing may take.
+const CLOSING: Duration = Duration::from_secs(5);
+
+/// Openings and closings that did not come back in time; each holds a thread until its driver returns.
+static HANGING: AtomicUsize = AtomicUsize::new(0);
+/// Most of them; with more nothing is opened until one comes back.
+const MOST_HANGING: usize = 4;
 
 /// Caps of pads that carried no picture.
 pub type Pads = Arc<Mutex<Vec<String>>>;
@@ -97,28 +109,52 @@ pub fn start(built: Built, options: &CaptureOptions) -> Result<Box<dyn Capture>>
 }
 
 /// Sets the pipeline playing on a thread of its own, as drivers and connections may take their time: whether it is live, or
-/// nothing where it does not start. After an interrupt the thread ends what it began, and nobody waits for it.
+/// nothing where it does not start. After an interrupt, or when it takes too long, the thread ends what it began, and nobody waits for it.
 fn play(
     built: &Built,
     sink: &gst_app::AppSink,
     arrivals: &Arc<Arrivals>,
     options: &CaptureOptions,
 ) -> Result<Option<bool>> {
+    if HANGING.load(Ordering::SeqCst) >= MOST_HANGING {
+        let reason = format!(
+            "{MOST_HANGING} earlier openings or closings still hang in their drivers; unplug the device or restart the program"
+        );
+        return Err(Error::lost(built.origin.clone(), reason));
+    }
     let (tell, told) = mpsc::sync_channel(0);
+    let late = Arc::new(AtomicBool::new(false));
+    let was_late = Arc::clone(&late);
     let (pipeline, sink, arrivals) = (built.pipeline.clone(), sink.clone(), Arc::clone(arrivals));
     let opening = move || {
         let outcome = set_playing(&pipeline, &sink, &arrivals);
         if tell.send(outcome).is_err() {
             let _ = pipeline.set_state(gst::State::Null);
+            if was_late.load(Ordering::SeqCst) {
+                HANGING.fetch_sub(1, Ordering::SeqCst);
+            }
         }
     };
     std::thread::Builder::new().name("utr-open".into()).spawn(opening).map_err(|error| {
         Error::lost(built.origin.clone(), format!("no thread could be started to open it: {error}"))
     })?;
+    let limit = options.timeout.max(OPENING);
+    let end = Instant::now() + limit;
     loop {
         options.interrupt.check()?;
         match told.recv_timeout(TICK) {
             Ok(outcome) => return Ok(outcome),
+            Err(mpsc::RecvTimeoutError::Timeout) if Instant::now() >= end => {
+                late.store(true, Ordering::SeqCst);
+                HANGING.fetch_add(1, Ordering::SeqCst);
+                let reason = format!(
+                    "it did not open within {} s; {}; pipeline: {}",
+                    limit.as_secs(),
+                    built.remedy,
+                    built.description
+                );
+                return Err(Error::lost(built.origin.clone(), reason));
+            }
             Err(mpsc::RecvTimeoutError::Timeout) => {}
             Err(mpsc::RecvTimeoutError::Disconnected) => return Ok(None),
         }
@@ -274,8 +310,28 @@ impl Capture for GstCapture {
 }
 
 impl Drop for GstCapture {
+    /// Ends the pipeline on a thread of its own: where a driver hangs, it is left behind.
     fn drop(&mut self) {
-        let _ = self.built.pipeline.set_state(gst::State::Null);
+        let (tell, told) = mpsc::sync_channel(0);
+        let (late, pipeline) = (Arc::new(AtomicBool::new(false)), self.built.pipeline.clone());
+        let was_late = Arc::clone(&late);
+        let closing = move || {
+            let _ = pipeline.set_state(gst::State::Null);
+            drop(pipeline);
+            if tell.send(()).is_err() && was_late.load(Ordering::SeqCst) {
+                HANGING.fetch_sub(1, Ordering::SeqCst);
+            }
+        };
+        match std::thread::Builder::new().name("utr-close".into()).spawn(closing) {
+            Ok(_) if told.recv_timeout(CLOSING).is_err() => {
+                late.store(true, Ordering::SeqCst);
+                HANGING.fetch_add(1, Ordering::SeqCst);
+            }
+            Ok(_) => {}
+            Err(_) => {
+                let _ = self.built.pipeline.set_state(gst::State::Null);
+            }
+        }
     }
 }
 

@@ -72,7 +72,7 @@ impl Reader {
             Ok(()) => report.state = LiveState::Ended,
             Err(error) => {
                 report.state = LiveState::Failed;
-                report.last_error = Some(error.to_string());
+                report.last_error = Some(error.reason());
                 report.failure = Some(error);
             }
         }
@@ -100,12 +100,19 @@ impl Reader {
                 Err(error) if !endless || !(self.ever || matches!(error, Error::Lost { .. })) => {
                     return Err(error);
                 }
-                Err(error) => error.to_string(),
+                Err(error) => error.reason(),
             };
-            let steady = self.since.is_some_and(|since| since.elapsed() >= self.options.backoff.steady);
-            attempt = if steady { 1 } else { attempt + 1 };
+            attempt = if self.ran() >= self.options.backoff.steady { 1 } else { attempt + 1 };
             self.wait(attempt, reason)?;
             self.timeline.reopened();
+        }
+    }
+
+    /// How long this opening gave frames; the silence that ended it does not count.
+    fn ran(&self) -> Duration {
+        match (self.since, self.shared.report().newest) {
+            (Some(first), Some(newest)) => newest.saturating_duration_since(first),
+            _ => Duration::ZERO,
         }
     }
 
@@ -170,9 +177,8 @@ impl Reader {
         }
     }
 
-    /// Shows a frame when it is due: at once from a live source, at its time from a file, or when the reader is ready.
+    /// Shows a frame when it is due: at once from a live source, at its time from any other, or when the reader is ready.
     fn hand_over(&mut self, mut frame: Arc<Frame>) -> Result<()> {
-        let paced = !self.live && self.options.pacing == Pacing::RealTime;
         if !self.endless() && self.options.pacing == Pacing::Unpaced {
             while let Err(back) = self.shared.frames.offer(frame, TICK) {
                 self.stop.check()?;
@@ -180,13 +186,24 @@ impl Reader {
             }
             return Ok(());
         }
-        if paced && !self.endless() {
-            let at = Duration::from_millis(frame.stamp.pts_ms);
-            let shown =
-                *self.shown.get_or_insert_with(|| frame.captured.checked_sub(at).unwrap_or(frame.captured));
-            self.stop.sleep_until(shown.checked_add(at).unwrap_or(shown))?;
+        if !self.live && self.options.pacing == Pacing::RealTime {
+            self.pace(&frame)?;
         }
         self.shared.frames.put(frame);
         Ok(())
+    }
+
+    /// Waits until a frame's time has come; a time that lies further ahead than a source may be silent is taken for a jump.
+    fn pace(&mut self, frame: &Frame) -> Result<()> {
+        let at = Duration::from_millis(frame.stamp.pts_ms);
+        let now = frame.captured;
+        let due = self.shown.and_then(|shown| shown.checked_add(at));
+        match due.filter(|due| due.saturating_duration_since(now) <= self.options.capture.timeout) {
+            Some(due) => self.stop.sleep_until(due),
+            None => {
+                self.shown = now.checked_sub(at);
+                self.stop.check()
+            }
+        }
     }
 }
