@@ -255,10 +255,18 @@ fn verdict(variants: &[Variant], tpl: f64) -> String {
     let changed = |window: &str| of(window).is_some_and(|v| !v.same);
     let order = changed("shuffled") || changed("reversed");
     let words = match (order, tpl > LITTLE, changed("single")) {
-        (true, true, _) => "time was used: another order gives another answer, and single frames make this one less likely",
-        (true, false, _) => "another order gives another answer, but single frames make this one as likely: order sways it more than it informs it",
-        (false, true, _) => "the frames matter, their order does not: several frames are needed, in any order",
-        (false, false, true) => "time was not needed: single frames make this answer as likely, though one of them gave another",
+        (true, true, _) => {
+            "time was used: another order gives another answer, and single frames make this one less likely"
+        }
+        (true, false, _) => {
+            "another order gives another answer, but single frames make this one as likely: order sways it more than it informs it"
+        }
+        (false, true, _) => {
+            "the frames matter, their order does not: several frames are needed, in any order"
+        }
+        (false, false, true) => {
+            "time was not needed: single frames make this answer as likely, though one of them gave another"
+        }
         (false, false, false) => "time was not used: one frame gives the same answer",
     };
     words.into()

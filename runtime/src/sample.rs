@@ -115,7 +115,9 @@ pub fn sample_with(
         Sampling::Uniform { frames } => {
             uniform(capture::open(source, options)?, source, frames, options, (KEEP_BYTES, keep))
         }
-        Sampling::Newest { fps, frames } => newest(capture::open(source, options)?.as_mut(), fps, frames, keep),
+        Sampling::Newest { fps, frames } => {
+            newest(capture::open(source, options)?.as_mut(), fps, frames, keep)
+        }
     }
 }
 

@@ -33,7 +33,8 @@ fn a_list_in_the_folder_leads_nowhere_else() {
     std::thread::spawn(move || {
         for mut stream in listener.incoming().map_while(Result::ok) {
             counted.fetch_add(1, Ordering::SeqCst);
-            let _ = stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
+            let _ =
+                stream.write_all(b"HTTP/1.1 404 Not Found\r\ncontent-length: 0\r\nconnection: close\r\n\r\n");
         }
     });
     let hls = format!(
@@ -68,7 +69,8 @@ fn large_pictures_take_no_more_memory_than_small_ones() {
     std::fs::create_dir(folder.path().join("many")).unwrap();
     flat("many/00.png", 3000);
     for n in 1..32 {
-        std::fs::copy(folder.path().join("many/00.png"), folder.path().join(format!("many/{n:02}.png"))).unwrap();
+        std::fs::copy(folder.path().join("many/00.png"), folder.path().join(format!("many/{n:02}.png")))
+            .unwrap();
     }
     flat("huge.png", 12_000);
     let server = Server::with_frames(MOVING, 1, &["--allow-files", folder.path().to_str().unwrap()]);
@@ -157,7 +159,10 @@ fn the_second_question_is_about_the_present() {
     let body = long_question(&json!({"evidence": "time"}));
     let ages: Vec<u64> = std::thread::scope(|scope| {
         let asked: Vec<_> = (0..3).map(|_| scope.spawn(|| server.post(&body).json())).collect();
-        asked.into_iter().map(|answer| answer.join().unwrap()["utr"]["newest_age_ms"].as_u64().unwrap()).collect()
+        asked
+            .into_iter()
+            .map(|answer| answer.join().unwrap()["utr"]["newest_age_ms"].as_u64().unwrap())
+            .collect()
     });
     let dropped = server.status()["window"]["dropped_pinned"].as_u64().unwrap();
     assert!(dropped > 0, "the answers were too short for this test");
@@ -168,7 +173,15 @@ fn the_second_question_is_about_the_present() {
 fn a_source_that_cannot_be_read_ends_the_server_with_its_reason() {
     let output = Command::new(env!("CARGO_BIN_EXE_utr"))
         .current_dir(repository())
-        .args(["serve", "--source", "/nowhere.mp4", "--bundle", "models/bundles/utr-nano", "--listen", "127.0.0.1:0"])
+        .args([
+            "serve",
+            "--source",
+            "/nowhere.mp4",
+            "--bundle",
+            "models/bundles/utr-nano",
+            "--listen",
+            "127.0.0.1:0",
+        ])
         .output()
         .unwrap();
     let words = String::from_utf8_lossy(&output.stderr).into_owned();
@@ -206,7 +219,8 @@ fn a_kept_answer_comes_again_token_for_token() {
 
 #[test]
 fn a_driver_that_hangs_is_told_and_does_not_keep_the_program() {
-    let source = "gst://videotestsrc is-live=true num-buffers=40 ! identity sleep-time=100000000 ! videoconvert";
+    let source =
+        "gst://videotestsrc is-live=true num-buffers=40 ! identity sleep-time=100000000 ! videoconvert";
     let mut server = Server::start(source, &["--capture-timeout", "1"]);
     wait_for("the silence to be told", || {
         let source = server.status()["source"].clone();

@@ -123,6 +123,14 @@ def drive(browser, url, folder, token):
     assert titles >= 8, f"{titles} frames say their share"
     assert browser.run("return document.getElementById('show-answer').getAttribute('aria-pressed')") == "true"
 
+    # What is saved is a recording: the bytes that the page's download link points to begin as MCAP files do.
+    browser.run(
+        "window.saved = null; const make = URL.createObjectURL;"
+        "URL.createObjectURL = blob => { if (blob.type !== 'image/jpeg') blob.slice(1, 5).text().then(t => window.saved = t); return make(blob); };"
+    )
+    browser.click(".save")
+    wait(lambda: browser.run("return window.saved") == "MCAP", "the answer to be saved")
+
     for size, (width, height, mobile) in {"desktop": (1280, 900, False), "phone": (390, 1500, True)}.items():
         browser.devtools(
             "Emulation.setDeviceMetricsOverride", width=width, height=height, deviceScaleFactor=1, mobile=mobile

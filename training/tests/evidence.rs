@@ -51,7 +51,9 @@ fn frames_with_most_evidence_matter_more_than_others() {
             let question = Question::new(posed.item.question.clone());
             let sampling = Sampling { max_tokens: 32, ..question.sampling };
             let question = Question { evidence: Wanted::Frames, ..question.with_sampling(sampling) };
-            let answer = answerer.answer(&View::unread(frames.clone()), &question, &interrupt, &mut |_| Ok(())).unwrap();
+            let answer = answerer
+                .answer(&View::unread(frames.clone()), &question, &interrupt, &mut |_| Ok(()))
+                .unwrap();
             let mut told = answer.tokens.clone();
             if answer.finish == Finish::Stop {
                 told.extend(language.stop.first());

@@ -16,8 +16,9 @@ use crate::error::{Error, Result};
 /// Pictures carry no times; they count as this many per second (ffmpeg's image sequences do too).
 pub const FOLDER_FPS: u64 = 25;
 
-/// Largest side of a picture, in pixels, and most memory that decoding one may take: 8192 x 8192 in RGB and room to work.
+/// Largest side of a picture and most of its pixels, and most memory that decoding one may take: 8192 x 8192 in RGB and room to work.
 const MAX_SIDE: u32 = 16_384;
+const MAX_PIXELS: u64 = 8192 * 8192;
 const MAX_DECODED_BYTES: u64 = 256 << 20;
 
 const EXTENSIONS: [&str; 3] = ["png", "jpg", "jpeg"];
@@ -94,6 +95,13 @@ impl Capture for FolderCapture {
         let mut reader = reader.with_guessed_format().map_err(Error::io(path))?;
         reader.limits(limits());
         let mut decoder = reader.into_decoder().map_err(fail)?;
+        let (width, height) = decoder.dimensions();
+        if u64::from(width) * u64::from(height) > MAX_PIXELS {
+            let words = format!(
+                "{width} x {height} pixels; pictures of up to {MAX_PIXELS} are read, make it smaller"
+            );
+            return Err(Error::capture(path.display().to_string(), words));
+        }
         // Orientation is only ever missing or wrong in a photograph that is otherwise fine.
         let orientation = decoder.orientation().unwrap_or(Orientation::NoTransforms);
         let mut picture = DynamicImage::from_decoder(decoder).map_err(fail)?;

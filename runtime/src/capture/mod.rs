@@ -151,6 +151,10 @@ fn open_path(path: &Path, options: &CaptureOptions) -> Result<Box<dyn Capture>> 
             "is neither a file nor a folder; read pipes and devices with gst://PIPELINE",
         ));
     }
+    if path.extension().is_some_and(|extension| extension.eq_ignore_ascii_case("mcap")) {
+        let what = format!("is a recording; read it with replay://{}", path.display());
+        return Err(Error::capture(origin(), what));
+    }
     if folder::is_picture(path) {
         return Ok(Box::new(folder::FolderCapture::single(path)));
     }

@@ -79,8 +79,11 @@ impl Recording {
     /// # Errors
     /// [`Error::Io`]; [`Error::Capture`] for a file that is no recording, or one of another version.
     pub fn open(path: &Path) -> Result<Self> {
-        let file = File::open(path).map_err(Error::io(path))?;
         let refuse = |reason: String| Error::capture(path.display().to_string(), reason);
+        let file = File::open(path).map_err(|error| refuse(format!("{error}; check the spelling")))?;
+        if file.metadata().is_ok_and(|about| about.is_dir()) {
+            return Err(refuse("is a folder; name the recording in it".into()));
+        }
         let walk = Walk::new(file.try_clone().map_err(Error::io(path))?)
             .map_err(|reason| refuse(format!("{reason}; write one with utr record")))?;
         let mut scan = Scan::new(path, file);

@@ -5,7 +5,7 @@
 //! before it kept, and not the session.
 
 use std::fs::File;
-use std::io::{BufWriter, Seek, Write};
+use std::io::{BufWriter, ErrorKind, Seek, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::mpsc::{Receiver, RecvTimeoutError, SyncSender, sync_channel};
@@ -98,7 +98,14 @@ impl Recorder {
     /// # Errors
     /// [`Error::Io`], also where there is a file of that name.
     pub fn create(path: &Path, session: &SessionNote, limits: Limits) -> Result<Self> {
-        let file = File::options().write(true).create_new(true).open(path).map_err(Error::io(path))?;
+        let file = File::options().write(true).create_new(true).open(path).map_err(|error| {
+            let what = match error.kind() {
+                ErrorKind::AlreadyExists => "exists already; remove it or name another file".to_string(),
+                ErrorKind::NotFound => "its folder does not exist; make it first".to_string(),
+                _ => format!("{error}; name another file"),
+            };
+            Error::Argument(format!("--output {}: {what}", path.display()))
+        })?;
         Self::start(BufWriter::with_capacity(1 << 18, file), path, session, limits)
     }
 

@@ -113,7 +113,11 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
     let capture = serve.stream.capture(&own);
     let options = SessionOptions {
         settings: settings.clone(),
-        live: LiveOptions { capture: capture.clone(), fps: Some(fps), ..LiveOptions::lasting(&serve.stream.source) },
+        live: LiveOptions {
+            capture: capture.clone(),
+            fps: Some(fps),
+            ..LiveOptions::lasting(&serve.stream.source)
+        },
         queue: serve.queue,
         observers: vec![metrics.clone()],
     };

@@ -131,7 +131,6 @@ fn base64(bytes: &[u8]) -> String {
 mod tests {
     use std::time::Instant;
 
-
     use super::*;
 
     #[test]

@@ -144,7 +144,8 @@ async fn answer(State(app): State<Arc<App>>, uri: Uri) -> Response {
     let query = uri.query().unwrap_or_default();
     let id = query.split('&').find_map(|pair| pair.strip_prefix("id=")).unwrap_or_default();
     let Some(bytes) = app.kept.get(id) else {
-        let text = "this answer is not kept; ask with \"keep\": true, and fetch it before the next such answer";
+        let text =
+            "this answer is not kept; ask with \"keep\": true, and fetch it before the next such answer";
         return ApiError::new(StatusCode::NOT_FOUND, "not_kept", text).into_response();
     };
     let headers = [

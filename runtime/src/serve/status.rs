@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use super::metrics::{drops, memory};
 use super::App;
+use super::metrics::{drops, memory};
 use crate::answer::{FrameUsed, MAX_QUESTION_BYTES};
 use crate::session::Status;
 use crate::source::secret::scrub;

@@ -134,7 +134,10 @@ mod tests {
         let gone = desk.given_up();
         assert_eq!((gone.len(), gone[0].question.messages[0].text.as_str(), desk.pending()), (1, "b", 2));
         assert!(submit(&desk, "d").is_ok());
-        assert_eq!([taken(&desk), taken(&desk), taken(&desk), taken(&desk)].map(Option::unwrap_or_default), ["a", "c", "d", ""]);
+        assert_eq!(
+            [taken(&desk), taken(&desk), taken(&desk), taken(&desk)].map(Option::unwrap_or_default),
+            ["a", "c", "d", ""]
+        );
         desk.close();
         assert_eq!(submit(&desk, "e").unwrap_err(), Refused::Ended);
     }

@@ -105,7 +105,8 @@ fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>,
     view.dropped += status.dropped_source + status.dropped_handover;
     // What the newest frame cost: the others were ready long before any question.
     view.encode_ms = look.encode_ms;
-    view.capture_ms = (frame.captured.elapsed().as_secs_f64() * 1e3 - look.encode_ms - look.prefill_ms).max(0.0);
+    view.capture_ms =
+        (frame.captured.elapsed().as_secs_f64() * 1e3 - look.encode_ms - look.prefill_ms).max(0.0);
     let mut seen = shared.seen();
     seen.newest_frame = Some(frame);
     seen.behind = !look.taken;
@@ -146,7 +147,12 @@ pub(super) fn speak(
 }
 
 /// Tells what became of a question.
-pub(super) fn conclude(job: Job, outcome: Result<Answer>, view: Option<View>, observers: &[Arc<dyn Observer>]) {
+pub(super) fn conclude(
+    job: Job,
+    outcome: Result<Answer>,
+    view: Option<View>,
+    observers: &[Arc<dyn Observer>],
+) {
     tell(observers, |observer| observer.answer(&job.question, &outcome));
     let _ = catch_unwind(AssertUnwindSafe(|| (job.done)(outcome, view)));
 }

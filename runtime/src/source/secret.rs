@@ -143,7 +143,10 @@ mod tests {
         assert_eq!(mask_uri("http://a:b@host"), "http://***@host");
         assert_eq!(mask_uri("file:///a@b?c"), "file:///a@b?c");
         let recorder = "rtsp://h:554/user=admin_password=geheim_channel=1?x";
-        assert_eq!((mask_uri(recorder), scrub(recorder)), ("rtsp://h:554/user=***?***".into(), "rtsp://h:554/user=***?***".into()));
+        assert_eq!(
+            (mask_uri(recorder), scrub(recorder)),
+            ("rtsp://h:554/user=***?***".into(), "rtsp://h:554/user=***?***".into())
+        );
         let headers = "souphttpsrc location=http://h/x extra-headers=\"h,Authorization=geheim\" cookies=\"a=geheim\" ! y";
         assert!(!scrub(headers).contains("geheim"), "{}", scrub(headers));
     }

@@ -124,16 +124,33 @@ mod tests {
     #[test]
     fn what_is_watched_for_counts_each_time_it_begins() {
         let rules = Rules { on_change: true, when: Some("Yes".into()), ..Rules::default() };
-        assert_eq!(counted(rules.clone(), &["no", "yes, it fell", "yes, it fell", "no", "yes, it fell"]), [1, 4]);
+        assert_eq!(
+            counted(rules.clone(), &["no", "yes, it fell", "yes, it fell", "no", "yes, it fell"]),
+            [1, 4]
+        );
         // In other words it is the same; two in a row are asked for before it begins, and before it ends.
         let rules = Rules { in_a_row: 2, ..rules };
-        let said = ["no", "yes, a man fell", "yes, someone fell", "yes.", "no", "yes", "no", "not sure", "yes", "Yes!"];
+        let said = [
+            "no",
+            "yes, a man fell",
+            "yes, someone fell",
+            "yes.",
+            "no",
+            "yes",
+            "no",
+            "not sure",
+            "yes",
+            "Yes!",
+        ];
         assert_eq!(counted(rules, &said), [2, 9]);
     }
 
     #[test]
     fn it_begins_with_words_not_with_letters() {
         let rules = Rules { when: Some("no".into()), ..Rules::default() };
-        assert_eq!(counted(rules, &["nothing", "not sure", "No.", "no, it stands", "north", "no"]), [2, 3, 5]);
+        assert_eq!(
+            counted(rules, &["nothing", "not sure", "No.", "no, it stands", "north", "no"]),
+            [2, 3, 5]
+        );
     }
 }

@@ -128,7 +128,8 @@ mod tests {
     /// The seconds at which a window that gains a frame a second is asked about.
     fn asked(every: u64, full: usize, seconds: u64) -> Vec<u64> {
         let (mut turns, start) = (Turns::new(Duration::from_secs(every), full), Instant::now());
-        let at = |second: &u64| turns.at(start + Duration::from_secs(*second), *second as usize + 1) == Turn::Ask;
+        let at =
+            |second: &u64| turns.at(start + Duration::from_secs(*second), *second as usize + 1) == Turn::Ask;
         (0..seconds).filter(at).collect()
     }
 

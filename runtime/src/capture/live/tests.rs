@@ -117,9 +117,7 @@ fn a_camera_that_is_not_there_is_waited_for_and_an_interrupt_is_heard() {
         }
     };
     if cfg!(feature = "gst") {
-        assert!(
-            matches!(&state, LiveState::Waiting { attempt: 1, reason, .. } if !reason.is_empty())
-        );
+        assert!(matches!(&state, LiveState::Waiting { attempt: 1, reason, .. } if !reason.is_empty()));
         assert!(matches!(live.next(Duration::ZERO), Next::Quiet));
         interrupt.request();
         assert!(matches!(live.next(LONG), Next::Failed(Error::Interrupted)));
