@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use utr_training::files::read_jsonl;
+use utr_training::files::{read_jsonl, write_jsonl};
 
 const UTR_TRAIN: &str = env!("CARGO_BIN_EXE_utr-train");
 const BUNDLE: &str = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/bundles/utr-nano");
@@ -244,12 +244,32 @@ fn tempcompass_takes_rules_first_and_the_judge_after() {
         json!({"question": "Describe it.", "mc_question": "Where?\nA. down\nB. up", "mc_answer": "B. up"});
     place.json("questions/captioning.json", &both(describe));
 
+    // The shipped model was never taught these forms: what a larger one would say stands in for some of its replies.
+    place.good("tempcompass", "out", &[]);
+    let kept = place.output("out").join("answers.jsonl");
+    let planted = [
+        ("yes_no/0", "Yes, it does."),
+        ("yes_no/1", " No"),
+        ("caption_matching/0", "A"),
+        ("multi-choice/0", "A. down"),
+    ];
+    let mut answers: Vec<Value> = read_jsonl(&kept).unwrap();
+    for (id, reply) in planted {
+        answers.iter_mut().find(|answer| answer["id"] == id).unwrap()["reply"] = json!(reply);
+    }
+    write_jsonl(&kept, &answers).unwrap();
+
     let (alone, waiting) = place.good("tempcompass", "out", &[]);
     assert_eq!((&alone["accuracy"], &alone["complete"], waiting.len()), (&Value::Null, &json!(false), 8));
     let count = waiting.values().filter(|outcome| outcome["by"] == "waiting").count();
     assert!(count >= 2 && alone["rows"][0]["waiting"] == count, "{alone}");
     assert!(waiting.values().all(|o| (o["by"] == "waiting") == o["right"].is_null()), "{waiting:?}");
     assert!(waiting.values().filter(|o| o["task"] == "captioning").all(|o| o["by"] == "waiting"));
+    let ruled = planted.map(|(id, _)| (&waiting[id]["by"], &waiting[id]["right"]));
+    for (place, right) in [true, false, true, false].into_iter().enumerate() {
+        assert!(ruled[place].0 == "rule" && ruled[place].1 == right, "{}: {ruled:?}", planted[place].0);
+    }
+    assert!(alone["rows"][0]["by_rule"]["n"].as_u64() >= Some(4), "{alone}");
 
     let (url, asked) = judge();
     let with = ["--judge-url", url.as_str(), "--judge-model", "fake"];
@@ -324,7 +344,7 @@ fn video_mme_goes_on_after_a_kill_with_the_same_bytes() {
     let srt = "1\n00:00:00,000 --> 00:00:01,000\n<font color=\"white\" size=\".72c\">It turns.</font>\n\n";
     std::fs::write(place.at("subtitle/v0.srt"), srt).unwrap();
     std::fs::write(place.at("subtitle/v1.srt"), "1\nno time\nIt turns.\n\n").unwrap();
-    let (spoken, outcomes) = place.good("video-mme", "spoken", &["--subtitles"]);
+    let (spoken, outcomes) = place.good("video-mme", "spoken", &["--subtitles", "--limit", "6"]);
     assert_eq!(spoken["benchmark"], "Video-MME with subtitles");
     let failed: Vec<&Value> = outcomes.values().filter(|outcome| !outcome["error"].is_null()).collect();
     assert_eq!(failed.len(), 3);
