@@ -16,7 +16,7 @@ use utr_training::{data, eval, experts, export, inspect, queries, run, tpl, trac
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
-/// Set by the first Ctrl-C: training then writes a checkpoint and ends.
+/// Set by the first Ctrl-C: training then writes a checkpoint and ends, evaluation keeps what it has.
 static STOP: AtomicBool = AtomicBool::new(false);
 
 #[derive(Parser)]
@@ -48,8 +48,8 @@ enum Command {
     Tune(run::TrainArgs),
     /// Temporal perplexity of conversations: how much each needs all frames rather than one
     Tpl(tpl::TplArgs),
-    /// Scores of a bundle or model on a suite
-    Eval(eval::EvalArgs),
+    /// Scores of a bundle or model on the world suite or on a local copy of a published benchmark
+    Eval(Box<eval::EvalArgs>),
     /// The decoder of a model as GGUF
     Quantize {
         /// Hugging Face folder
@@ -101,12 +101,12 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> Result<()> {
-    if matches!(command, Command::Align(_) | Command::Tune(_) | Command::Run(_)) {
+    if matches!(command, Command::Align(_) | Command::Tune(_) | Command::Run(_) | Command::Eval(_)) {
         let handler = || {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
             }
-            eprintln!("stopping after this update (again: at once)");
+            eprintln!("stopping after the update or clip at hand (again: at once)");
         };
         ctrlc::set_handler(handler).context("listening for Ctrl-C")?;
     }

@@ -3,7 +3,8 @@
 //! Comes in: a recipe and a run folder. Goes out: checkpoints, the loss curve, `bundle/NAME` with its scores in the manifest, `eval/` and `tpl.json`.
 //! Each step is skipped where its result is already there; a stopped run goes on where it was.
 
-use crate::eval::{self, EvalArgs, Results, SuiteKind};
+use crate::eval::world::{self, Results};
+use crate::eval::{EvalArgs, SuiteKind};
 use crate::export::{Making, bundle_folder, export};
 use crate::tpl::{Scorer, Single};
 use crate::train::checkpoint;
@@ -129,14 +130,13 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         suite: SuiteKind::World,
         data: args.test.clone(),
         output: run.join("eval"),
-        clips: None,
-        window_mode: Vec::new(),
         kv: KvPrecision::default(),
-        recommend: None,
-        pairs: None,
         workers: args.workers,
+        world: Default::default(),
+        benchmark: Default::default(),
+        judge: Default::default(),
     };
-    let results = eval::score(&scoring, stop)?;
+    let results = world::score(&scoring, stop)?;
     let comparison = compare_tpl(&model, 200, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;

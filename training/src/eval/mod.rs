@@ -1,41 +1,43 @@
-//! Evaluation on the world suite: what is evaluated is what ships.
+//! Evaluation: what is evaluated is what ships.
 //!
-//! Comes in: a bundle (or Hugging Face folder) and a suite of minimal pairs. Goes out: `predictions.jsonl`, `results.json` and `results.md`:
-//! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals over pairs, per skill, beside chance and the ceilings of the suite. Replies are
-//! generated greedily by the runtime's own pipeline and graded leniently in form.
+//! Comes in: a bundle (or Hugging Face folder) and a suite: the procedural world's, or a local copy of a published benchmark. Goes out: answers and
+//! scores as JSON, a table for people. Replies are generated greedily by the runtime's own pipeline. Nothing is fetched: a
+//! benchmark's videos lie on disk before, and a judge is asked only where one is named.
 
+pub mod activitynet;
+mod answers;
+pub mod benchmark;
+mod clip;
+mod extract;
+mod grade;
+mod item;
+mod judge;
+mod mvbench;
+mod paper;
+mod rows;
+mod rubric;
+mod score;
 mod streams;
+mod subtitles;
+mod table;
+mod tempcompass;
+mod verdict;
+mod video_mme;
+mod voice;
+mod work;
+pub mod world;
 
-use crate::files::{write_atomic, write_jsonl};
-use crate::stats::wilson;
-use crate::world::ceilings::Ceilings;
-use crate::world::questions::Kind as Form;
-use crate::world::suite::{Suite, SuitePair};
-use crate::world::{Posed, Renderer, Skill, grade};
 use anyhow::{Context, Result, ensure};
-use indicatif::ProgressBar;
-use serde::Serialize;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
-use std::time::Instant;
-use utr_models::generate::Sampling as Decoding;
-use utr_runtime::answer::Question;
-use utr_runtime::capture::{CaptureOptions, Frame, Stamp};
-use utr_runtime::cli::Mode;
+use std::sync::atomic::AtomicBool;
 use utr_runtime::decode::KvPrecision;
-use utr_runtime::interrupt::Interrupt;
-use utr_runtime::load::Model;
-use utr_runtime::pipeline::{Pipeline, Settings};
-use utr_runtime::sample::{Sampling, sample};
-use utr_runtime::source::Source;
+
+pub use benchmark::BenchmarkArgs;
+pub use judge::JudgeArgs;
+pub use world::WorldArgs;
 
 /// Frames per clip.
 const FRAMES: usize = 32;
-/// Side of the drawn frames in pixels; the runtime resizes as the bundle asks.
-const FRAME_SIZE: u32 = 64;
-/// Longest reply in tokens.
-const REPLY_TOKENS: usize = 32;
 
 /// Scores a model on a suite.
 #[derive(Clone, Debug, clap::Args)]
@@ -49,31 +51,27 @@ pub struct EvalArgs {
     /// Which suite
     #[arg(long, value_enum, default_value = "world")]
     pub suite: SuiteKind,
-    /// The suite's file, such as training/worlds/test.toml
-    #[arg(long)]
+    /// The suite: a file such as training/worlds/test.toml, or the folder that holds a published benchmark
+    #[arg(long, value_name = "FILE|DIR")]
     pub data: PathBuf,
     /// Folder for results
     #[arg(long)]
     pub output: PathBuf,
-    /// Folder that `utr-train world --suite DATA` wrote: frames come from its files, decoded as `utr ask` decodes them, in place of
-    /// exact pixels drawn in memory
-    #[arg(long, value_name = "DIR")]
-    pub clips: Option<PathBuf>,
-    /// Show the suite's streams frame by frame in these window modes, in place of its clips, and compare
-    #[arg(long, value_name = "MODE", value_delimiter = ',', conflicts_with = "clips")]
-    pub window_mode: Vec<Mode>,
     /// How keys and values are stored
     #[arg(long, value_name = "BITS", default_value = "f16")]
     pub kv: KvPrecision,
-    /// Write a copy of the bundle there whose manifest carries each mode's accuracy and recommends one
-    #[arg(long, value_name = "DIR", requires_all = ["window_mode", "bundle"])]
-    pub recommend: Option<PathBuf>,
-    /// Only the first N pairs of each skill
-    #[arg(long, value_parser = at_least_one)]
-    pub pairs: Option<usize>,
-    /// Threads
+    /// Threads; each opens the model
     #[arg(long, default_value_t = 2, value_parser = at_least_one)]
     pub workers: usize,
+    /// What only the world suite knows.
+    #[command(flatten, next_help_heading = "Suite world")]
+    pub world: WorldArgs,
+    /// What only published benchmarks know.
+    #[command(flatten, next_help_heading = "Published benchmarks")]
+    pub benchmark: BenchmarkArgs,
+    /// Who judges what no rule decides.
+    #[command(flatten, next_help_heading = "Judge of TempCompass and ActivityNet-QA")]
+    pub judge: JudgeArgs,
 }
 
 impl EvalArgs {
@@ -87,352 +85,48 @@ fn at_least_one(text: &str) -> Result<usize, String> {
     number.ok_or_else(|| format!("{text:?}: a number from 1 to 100000"))
 }
 
+/// The last part of a path.
+fn named(folder: &Path) -> String {
+    folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
+}
+
 /// Suites that can be scored.
-#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
 pub enum SuiteKind {
-    /// The procedural world.
+    /// The procedural world
     World,
-}
-
-/// A share with its 95 % Wilson interval.
-#[derive(Clone, Copy, Debug, Serialize, PartialEq)]
-pub struct Share {
-    /// Right ones.
-    pub right: usize,
-    /// All.
-    pub n: usize,
-    /// `right / n`.
-    pub share: f64,
-    /// Interval.
-    pub interval: [f64; 2],
-}
-
-impl Share {
-    /// Pairs with both twins right.
-    fn pairs(right: usize, n: usize) -> Self {
-        Self { right, n, share: right as f64 / n.max(1) as f64, interval: wilson(right as f64, n) }
-    }
-
-    /// Single items of `pairs` pairs. Twins are not independent, pairs are: the interval is that of as many draws.
-    fn items(right: usize, pairs: usize) -> Self {
-        let n = 2 * pairs;
-        Self { right, n, share: right as f64 / n.max(1) as f64, interval: wilson(right as f64 / 2.0, pairs) }
-    }
-}
-
-/// One skill's row.
-#[derive(Clone, Debug, Serialize)]
-pub struct Row {
-    /// The skill.
-    pub skill: Skill,
-    /// Decided by the order of frames alone.
-    pub order: bool,
-    /// Items right.
-    pub items: Share,
-    /// Pairs with both twins right.
-    pub pairs: Share,
-    /// Accuracy of a coin over the item's and its twin's answer.
-    pub chance: Option<f64>,
-    /// Best single frame, best 4 frames, bag of frames.
-    pub ceilings: Option<[f64; 3]>,
-    /// Items right by the form of the question: open, yes/no, multiple choice.
-    pub forms: [Share; 3],
-}
-
-/// A run's results.
-#[derive(Clone, Debug, Serialize)]
-pub struct Results {
-    /// What was scored.
-    pub model: String,
-    /// Suite name and hash.
-    pub suite: [String; 2],
-    /// Per skill.
-    pub skills: Vec<Row>,
-    /// Over all items of order skills: items, pairs, mean single-frame ceiling.
-    pub order: (Share, Share, Option<f64>),
-    /// Items of order skills right by the form of the question: open, yes/no, multiple choice.
-    pub order_forms: [Share; 3],
-    /// Over all items: items, pairs.
-    pub all: (Share, Share),
-    /// Items of pairs whose combination training never saw.
-    pub held_out: Share,
-}
-
-#[derive(Serialize)]
-struct Prediction {
-    id: String,
-    skill: Skill,
-    form: Form,
-    held_out: bool,
-    question: String,
-    answer: String,
-    reply: String,
-    right: bool,
+    /// MVBench: 20 tasks of multiple choice
+    #[value(name = "mvbench")]
+    MvBench,
+    /// TempCompass: multiple choice, yes/no, caption matching, captioning
+    #[value(name = "tempcompass")]
+    TempCompass,
+    /// Video-MME: multiple choice on short, medium and long videos, with or without subtitles
+    VideoMme,
+    /// ActivityNet-QA: open questions, for a judge
+    #[value(name = "activitynet-qa")]
+    ActivityNetQa,
 }
 
 /// Runs `utr-train eval`.
+///
+/// # Errors
+/// Options of another suite, and whatever the suite reports.
 pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<()> {
-    if args.window_mode.is_empty() { score(args, stop).map(drop) } else { compare_modes(args, stop) }
-}
-
-/// Scores streams in several window modes.
-fn compare_modes(args: &EvalArgs, stop: &AtomicBool) -> Result<()> {
-    let folder = args.folder()?;
-    let suite = Suite::load(&args.data)?;
-    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
-    let pairs = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
-    let modes: Vec<_> = args.window_mode.iter().map(|mode| (*mode).into()).collect();
-    let plan =
-        streams::Plan { folder, suite: &suite, modes: &modes, kv: args.kv, pairs, workers: args.workers };
-    let modes = streams::run(&plan, &args.output, stop)?;
-    if let Some(to) = &args.recommend {
-        streams::recommend(folder, &modes, to)?;
-    }
-    Ok(())
-}
-
-/// Scores a suite's clips.
-pub fn score(args: &EvalArgs, stop: &AtomicBool) -> Result<Results> {
-    let folder = args.folder()?;
-    let suite = &Suite::load(&args.data)?;
-    let beside = args.data.with_extension("ceilings.json");
-    let ceilings = if beside.exists() { Some(Ceilings::load(&beside, suite)?) } else { None };
-    if ceilings.is_none() {
-        eprintln!(
-            "no ceilings: {} is missing; `utr-train world --suite {} --ceilings --output {}` measures them",
-            beside.display(),
-            args.data.display(),
-            beside.display()
-        );
-    }
-    std::fs::create_dir_all(&args.output).with_context(|| format!("creating {}", args.output.display()))?;
-    let count = args.pairs.unwrap_or(suite.pairs_per_skill).min(suite.pairs_per_skill);
-    let pairs: Vec<(Skill, usize)> = suite.skills.iter().flat_map(|s| (0..count).map(|n| (*s, n))).collect();
-    let mut predictions =
-        predict((folder, args.clips.as_deref(), args.kv), suite, &pairs, args.workers, stop)?;
-    predictions.sort_by_key(|(place, _)| *place);
-    let predictions: Vec<[Prediction; 2]> = predictions.into_iter().map(|(_, p)| p).collect();
-    let name = folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
-    let results = tabulate(name, suite, &predictions, ceilings.as_ref());
-    write_jsonl(&args.output.join("predictions.jsonl"), predictions.iter().flatten())?;
-    let write = |name: &str, text: String| {
-        write_atomic(&args.output.join(name), |out| out.write_all(text.as_bytes()))
-            .map_err(anyhow::Error::from)
-    };
-    write("results.json", serde_json::to_string_pretty(&results)? + "\n")?;
-    write("results.md", markdown(&results))?;
-    println!("{}", markdown(&results));
-    Ok(results)
-}
-
-/// Replies to all items, in the order they were finished, with their place among `pairs`.
-fn predict(
-    (folder, clips, kv): (&Path, Option<&Path>, KvPrecision),
-    suite: &Suite,
-    pairs: &[(Skill, usize)],
-    workers: usize,
-    stop: &AtomicBool,
-) -> Result<Vec<(usize, [Prediction; 2])>> {
-    let bar = ProgressBar::new(pairs.len() as u64);
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(pairs.len())));
-    let work = || -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let mut pipeline = Pipeline::new(
-            Model::open(folder, None)?,
-            &Settings { kv, ..Settings::exact(FRAMES) },
-            Interrupt::default(),
-        )?;
-        loop {
-            ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
-            let place = next.fetch_add(1, Ordering::Relaxed);
-            let Some((skill, n)) = pairs.get(place) else { return Ok(()) };
-            let pair = suite.pair(*skill, *n);
-            let [a, b] = &pair.twins;
-            let mut told = |posed: &Posed, twin: &str| {
-                let frames = match clips {
-                    Some(folder) => filmed(folder, &format!("{}-{twin}", pair.id))?,
-                    None => frames(posed),
-                };
-                answer(&mut pipeline, &pool, &pair, posed, &frames)
-            };
-            let told = [told(a, "a")?, told(b, "b")?];
-            done.lock().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?.push((place, told));
-            bar.inc(1);
+    match args.suite {
+        SuiteKind::World => {
+            ensure!(
+                args.benchmark == BenchmarkArgs::default() && args.judge.url.is_none(),
+                "--suite world takes none of the options of published benchmarks and no judge"
+            );
+            world::run(args, stop)
         }
-    };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..workers.max(1)).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?)
-    })?;
-    bar.finish_and_clear();
-    done.into_inner().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))
-}
-
-/// The frames of an item as the runtime captures them.
-pub fn frames(posed: &Posed) -> Vec<Arc<Frame>> {
-    let mut renderer = Renderer::new(&posed.script, FRAME_SIZE);
-    let captured = Instant::now();
-    let frame = |t: usize| {
-        let stamp = Stamp { index: t, pts_ms: t as u64 * 250 };
-        Arc::new(Frame { stamp, captured, image: renderer.frame(t as f32) })
-    };
-    (0..FRAMES).map(frame).collect()
-}
-
-/// The frames of the clip called `id` of a world folder, sampled uniformly from its file.
-fn filmed(folder: &Path, id: &str) -> Result<Vec<Arc<Frame>>> {
-    let names = [".mp4", ".webm", ""].map(|ending| folder.join(format!("clips/{id}{ending}")));
-    let path = names.iter().find(|path| path.exists()).with_context(|| {
-        format!(
-            "{} has no clip {id}; `utr-train world --suite` writes the clips of a suite",
-            folder.display()
-        )
-    })?;
-    let clip = sample(
-        &Source::Path(path.clone()),
-        Sampling::Uniform { frames: FRAMES },
-        &CaptureOptions::default(),
-    )?;
-    Ok(clip.frames)
-}
-
-fn answer(
-    pipeline: &mut Pipeline,
-    pool: &rayon::ThreadPool,
-    pair: &SuitePair,
-    posed: &Posed,
-    frames: &[Arc<Frame>],
-) -> Result<Prediction> {
-    let sampling = Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS };
-    let question = Question::new(posed.item.question.clone()).with_sampling(sampling);
-    let reply = pool.install(|| {
-        pipeline.see(frames)?;
-        pipeline.ask(&question, &mut |_| Ok(()))
-    })?;
-    Ok(Prediction {
-        id: pair.id.clone(),
-        skill: pair.skill,
-        form: posed.item.kind,
-        held_out: pair.held_out,
-        question: posed.item.question.clone(),
-        answer: posed.item.answer.clone(),
-        right: grade(&posed.item, &reply.text),
-        reply: reply.text,
-    })
-}
-
-fn shares<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> (Share, Share) {
-    let n = pairs.clone().count();
-    let right = pairs.clone().flatten().filter(|p| p.right).count();
-    (Share::items(right, n), Share::pairs(pairs.filter(|pair| pair.iter().all(|p| p.right)).count(), n))
-}
-
-/// Items right by the form of their question; twins share theirs.
-fn forms<'a>(pairs: impl Iterator<Item = &'a [Prediction; 2]> + Clone) -> [Share; 3] {
-    Form::ALL.map(|form| shares(pairs.clone().filter(move |p| p[0].form == form)).0)
-}
-
-fn tabulate(
-    model: String,
-    suite: &Suite,
-    predictions: &[[Prediction; 2]],
-    ceilings: Option<&Ceilings>,
-) -> Results {
-    let of = |skill: Skill| predictions.iter().filter(move |p| p[0].skill == skill);
-    let row = |skill: &Skill| {
-        let (items, pairs) = shares(of(*skill));
-        let known = ceilings.and_then(|c| c.skill(*skill));
-        let ceilings = known.map(|c| [c.single.accuracy, c.four.accuracy, c.bag.accuracy]);
-        Row {
-            skill: *skill,
-            order: skill.is_order(),
-            items,
-            pairs,
-            chance: known.map(|c| c.chance),
-            ceilings,
-            forms: forms(of(*skill)),
+        suite => {
+            ensure!(
+                args.world == WorldArgs::default(),
+                "--clips, --window-mode, --recommend and --pairs belong to --suite world"
+            );
+            benchmark::run(args, suite, stop)
         }
-    };
-    let skills: Vec<Row> = suite.skills.iter().map(row).collect();
-    let singles: Vec<f64> = skills.iter().filter(|r| r.order).filter_map(|r| Some(r.ceilings?[0])).collect();
-    let single = (!singles.is_empty()).then(|| singles.iter().sum::<f64>() / singles.len() as f64);
-    let (items, pairs) = shares(predictions.iter().filter(|p| p[0].skill.is_order()));
-    let order_forms = forms(predictions.iter().filter(|p| p[0].skill.is_order()));
-    let held_out = shares(predictions.iter().filter(|p| p[0].held_out)).0;
-    let all = shares(predictions.iter());
-    Results {
-        model,
-        suite: [suite.name.clone(), suite.hash()],
-        skills,
-        order: (items, pairs, single),
-        order_forms,
-        all,
-        held_out,
-    }
-}
-
-/// The table people read.
-fn percent(share: f64) -> String {
-    format!("{:.1}", share * 100.0)
-}
-
-/// In percent, with its interval.
-fn markdown_share(share: f64, interval: [f64; 2]) -> String {
-    format!("{} [{}, {}]", percent(share), percent(interval[0]), percent(interval[1]))
-}
-
-fn markdown(results: &Results) -> String {
-    let interval = |s: &Share| markdown_share(s.share, s.interval);
-    let mut text = String::from(
-        "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag | open | yes/no | choice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
-    );
-    let by_form = |forms: &[Share; 3]| forms.each_ref().map(|s| percent(s.share)).join(" | ");
-    for row in &results.skills {
-        let known = |i: usize| row.ceilings.map_or("-".into(), |c| percent(c[i]));
-        text += &format!(
-            "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
-            row.skill.word(),
-            if row.order { "yes" } else { "" },
-            interval(&row.items),
-            interval(&row.pairs),
-            row.chance.map_or("-".into(), percent),
-            known(0),
-            known(1),
-            known(2),
-            by_form(&row.forms)
-        );
-    }
-    let (items, pairs, single) = &results.order;
-    let single = single.map_or("-".into(), percent);
-    text += &format!(
-        "| **order skills** | yes | {} | {} | | {single} | | | {} |\n",
-        interval(items),
-        interval(pairs),
-        by_form(&results.order_forms)
-    );
-    text += &format!(
-        "| **all skills** | | {} | {} | | | | | | | |\n",
-        interval(&results.all.0),
-        interval(&results.all.1)
-    );
-    text += &format!(
-        "\nHeld-out combinations: {} of {} items.\n",
-        interval(&results.held_out),
-        results.held_out.n
-    );
-    text
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn pairs_are_what_is_independent() {
-        let (items, pairs) = (Share::items(120, 100), Share::pairs(60, 100));
-        assert_eq!((items.n, items.share, pairs.n, pairs.share), (200, 0.6, 100, 0.6));
-        assert_eq!(items.interval, pairs.interval);
     }
 }

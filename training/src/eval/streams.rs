@@ -4,30 +4,28 @@
 //! what only evicted frames showed, beside `exact`, which never saw them; `modes.json`, `modes.md`; on request a copy of the bundle whose manifest carries the
 //! accuracies and recommends a mode. Frames go through the runtime's own pipeline one by one, as from a camera.
 
+use super::table::markdown_share;
+use super::voice::Voice;
+use super::work::spread;
+use super::world::REPLY_TOKENS;
+use super::{FRAMES, named};
 use crate::files::write_atomic;
 use crate::stats::wilson;
 use crate::world::grade;
 use crate::world::stream::{LEAK_PROBES, StreamItem};
 use crate::world::suite::Suite;
-use anyhow::{Context, Result, ensure};
-use indicatif::ProgressBar;
+use anyhow::{Context, Result};
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 use std::time::Instant;
 use utr_models::bundle::{Bundle, write_bundle};
-use utr_models::generate::Sampling as Decoding;
 use utr_models::manifest::WindowMode;
-use utr_runtime::answer::Question;
 use utr_runtime::capture::{Frame, Stamp};
 use utr_runtime::decode::KvPrecision;
-use utr_runtime::interrupt::Interrupt;
-use utr_runtime::load::Model;
-use utr_runtime::pipeline::{Pipeline, Settings};
-
-use super::{REPLY_TOKENS, markdown_share};
+use utr_runtime::pipeline::Settings;
 
 /// `rolling` is recommended where it loses at most so much against `exact`.
 const RECOMMENDED_WITHIN: f64 = 0.02;
@@ -111,7 +109,7 @@ pub fn run(plan: &Plan, output: &Path, stop: &AtomicBool) -> Result<Modes> {
         // Twins are not independent, pairs are.
         score.interval = wilson(score.right as f64 / 2.0, score.n / 2);
     }
-    let name = plan.folder.file_name().map(|n| n.to_string_lossy().into_owned()).unwrap_or_default();
+    let name = named(plan.folder);
     let suite = [plan.suite.name.clone(), plan.suite.hash().to_string()];
     let results = Modes { model: name, suite, kv: plan.kv, recommended: recommended(&modes), modes };
     let write = |name: &str, text: String| {
@@ -159,54 +157,39 @@ fn table(results: &Modes) -> String {
 fn replies(plan: &Plan, stop: &AtomicBool) -> Result<Vec<Told>> {
     let skills = &plan.suite.skills;
     let items: Vec<_> = skills.iter().flat_map(|skill| (0..plan.pairs).map(|n| (*skill, n))).collect();
-    let bar = ProgressBar::new(items.len() as u64);
-    let (next, done) = (AtomicUsize::new(0), Mutex::new(Vec::new()));
-    let work = || -> Result<()> {
-        let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        let open = |mode: &WindowMode| -> Result<_> {
-            let settings = Settings { mode: *mode, kv: plan.kv, ..Settings::exact(super::FRAMES) };
-            Ok((*mode, Pipeline::new(Model::open(plan.folder, None)?, &settings, Interrupt::default())?))
+    let open = || -> Result<Vec<(WindowMode, Voice)>> {
+        let voice = |mode: &WindowMode| {
+            let settings = Settings { mode: *mode, kv: plan.kv, ..Settings::exact(FRAMES) };
+            Ok((*mode, Voice::with(plan.folder, &settings)?))
         };
-        let mut pipelines = plan.modes.iter().map(open).collect::<Result<Vec<_>>>()?;
-        loop {
-            ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
-            let Some((skill, n)) = items.get(next.fetch_add(1, Ordering::Relaxed)) else { return Ok(()) };
-            let streams = plan.suite.streams(*skill, *n);
-            let streams = streams.with_context(|| format!("the suite {} has no streams", plan.suite.name))?;
-            let mut told = Vec::new();
-            for (twin, stream) in streams.iter().enumerate() {
-                // `ahead` holds 17 to 32 frames, by the time since the stream began: every phase is shown alike.
-                let skipped = (2 * *n + twin) % (super::FRAMES / 2);
-                for (mode, pipeline) in &mut pipelines {
-                    told.push(pool.install(|| tell(pipeline, *mode, stream, skipped))?);
-                }
-            }
-            done.lock().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?.extend(told);
-            bar.inc(1);
-        }
+        plan.modes.iter().map(voice).collect()
     };
-    std::thread::scope(|scope| {
-        let threads: Vec<_> = (0..plan.workers.max(1)).map(|_| scope.spawn(work)).collect();
-        threads
-            .into_iter()
-            .try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))?)
+    let told = spread(items.len(), plan.workers, stop, open, |voices, place| {
+        let (skill, n) = items[place];
+        let streams = plan.suite.streams(skill, n);
+        let streams = streams.with_context(|| format!("the suite {} has no streams", plan.suite.name))?;
+        let mut told = Vec::new();
+        for (twin, stream) in streams.iter().enumerate() {
+            // `ahead` holds 17 to 32 frames, by the time since the stream began: every phase is shown alike.
+            let skipped = (2 * n + twin) % (FRAMES / 2);
+            for (mode, voice) in voices.iter_mut() {
+                told.push(tell(voice, *mode, stream, skipped)?);
+            }
+        }
+        Ok(told)
     })?;
-    bar.finish_and_clear();
-    done.into_inner().map_err(|_| anyhow::anyhow!("a scoring thread panicked"))
+    Ok(told.into_iter().flatten().collect())
 }
 
 /// Feeds a stream frame by frame, without its first `skipped` ones, then asks its question and the probes for leaks.
-fn tell(pipeline: &mut Pipeline, mode: WindowMode, stream: &StreamItem, skipped: usize) -> Result<Told> {
-    pipeline.clear();
+fn tell(voice: &mut Voice, mode: WindowMode, stream: &StreamItem, skipped: usize) -> Result<Told> {
+    voice.clear();
     for (index, image) in stream.frames.iter().enumerate().skip(skipped) {
         let stamp = Stamp { index, pts_ms: index as u64 * 250 };
         let frame = Frame { stamp, captured: Instant::now(), image: image.clone() };
-        pipeline.see(&[Arc::new(frame)])?;
+        voice.see(&[Arc::new(frame)])?;
     }
-    let mut reply = |text: &str| -> Result<String> {
-        let sampling = Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: REPLY_TOKENS };
-        Ok(pipeline.ask(&Question::new(text).with_sampling(sampling), &mut |_| Ok(()))?.text)
-    };
+    let mut reply = |text: &str| voice.reply(text, REPLY_TOKENS);
     let said = reply(&stream.item.question)?;
     let mut told_leaks = 0;
     for probe in LEAK_PROBES {
