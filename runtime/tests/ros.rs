@@ -1,6 +1,10 @@
 //! `utr ros` in a process of its own, and a camera and a client in this one, over DDS on this machine. The messages are written down here a second
-//! time, so that both ends cannot be wrong alike.
+//! time, so that both ends cannot be wrong alike. Where no interface carries multicast there is no DDS: the tests are left out, with a word, unless
+//! `UTR_TEST_ROS=required`.
 #![cfg(feature = "ros2")]
+
+#[path = "ros/multicast.rs"]
+mod multicast;
 
 use std::collections::BTreeSet;
 use std::path::Path;
@@ -20,6 +24,8 @@ use serde_json::Value;
 const PATIENCE: Duration = Duration::from_secs(90);
 /// Between two messages that must both be read.
 const APART: Duration = Duration::from_millis(100);
+/// Requests at once; both ends keep the newest ten of a topic.
+const BURST: usize = 8;
 /// After this long a request is sent again: the first may leave before the node is known.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -53,6 +59,46 @@ struct Reply {
     ok: bool,
     answer: String,
     json: String,
+}
+
+/// diagnostic_msgs/msg/DiagnosticArray.
+#[derive(Clone, Debug, Deserialize)]
+struct Diagnostics {
+    sec: i32,
+    _nanosec: u32,
+    _frame_id: String,
+    status: Vec<DiagnosticStatus>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+struct DiagnosticStatus {
+    level: u8,
+    name: String,
+    message: String,
+    hardware_id: String,
+    values: Vec<(String, String)>,
+}
+
+impl Diagnostics {
+    /// The part of the node with this name.
+    fn part(&self, name: &str) -> &DiagnosticStatus {
+        let name = format!("utr: {name}");
+        self.status
+            .iter()
+            .find(|status| status.name == name)
+            .unwrap_or_else(|| panic!("no {name} in {self:?}"))
+    }
+}
+
+impl DiagnosticStatus {
+    fn value(&self, key: &str) -> &str {
+        let found = self.values.iter().find(|(name, _)| name == key);
+        &found.unwrap_or_else(|| panic!("no {key:?} in {self:?}")).1
+    }
+
+    fn count(&self, key: &str) -> u64 {
+        self.value(key).parse().unwrap()
+    }
 }
 
 impl Message for Ask {}
@@ -121,6 +167,7 @@ struct Robot {
     client: Client<Ask, Reply>,
     answers: Subscription<Text>,
     alerts: Subscription<Text>,
+    diagnostics: Subscription<Diagnostics>,
     second: i32,
 }
 
@@ -138,12 +185,15 @@ impl Robot {
             node.create_subscription(&topic, None).unwrap()
         };
         let (answers, alerts) = (listen("answer"), listen("alerts"));
+        let kind = MessageTypeName::new("diagnostic_msgs", "DiagnosticArray");
+        let topic = node.create_topic(&Name::new("/", "diagnostics").unwrap(), kind, &reliable).unwrap();
+        let diagnostics = node.create_subscription(&topic, None).unwrap();
         let (camera, rubbish) =
             (node.create_publisher(&images, None).unwrap(), node.create_publisher(&images, None).unwrap());
         let (name, kind) = (Name::new("/utr", "ask").unwrap(), ServiceTypeName::new("utr_msgs", "Ask"));
         let client =
             node.create_client(ServiceMapping::Enhanced, &name, &kind, reliable.clone(), reliable).unwrap();
-        Self { _node: node, camera, rubbish, client, answers, alerts, second: 0 }
+        Self { _node: node, camera, rubbish, client, answers, alerts, diagnostics, second: 0 }
     }
 
     /// One picture a second by its own clock, as small or large as told.
@@ -216,6 +266,29 @@ fn hear(
     panic!("never {what}; last {last}; utr says: {}", utr.log());
 }
 
+/// Waits for a report that is as wished, doing something meanwhile.
+fn diagnosed(
+    robot: &mut Robot,
+    what: &str,
+    utr: &Utr,
+    step: &mut dyn FnMut(&mut Robot),
+    wished: &dyn Fn(&Diagnostics) -> bool,
+) -> Diagnostics {
+    let end = Instant::now() + PATIENCE;
+    let mut last = None;
+    while Instant::now() < end {
+        step(robot);
+        while let Some((report, _)) = robot.diagnostics.take().unwrap() {
+            if wished(&report) {
+                return report;
+            }
+            last = Some(report);
+        }
+        std::thread::sleep(Duration::from_millis(30));
+    }
+    panic!("never {what}; last {last:?}; utr says: {}", utr.log());
+}
+
 /// A domain of this run's own.
 fn domain(offset: u16) -> u16 {
     1 + (std::process::id() as u16).wrapping_add(offset) % 100 * 2
@@ -223,6 +296,9 @@ fn domain(offset: u16) -> u16 {
 
 #[test]
 fn a_camera_and_a_client_in_another_process_are_served_and_rubbish_is_survived() {
+    if !multicast::works() {
+        return;
+    }
     let domain = domain(0);
     let mut utr = Utr::start(
         domain,
@@ -280,6 +356,18 @@ fn a_camera_and_a_client_in_another_process_are_served_and_rubbish_is_survived()
     let alert = hear(&mut robot, "an alert", &utr, true, &mut show, &|_| true);
     assert_eq!(alert["question"], "What is this?");
 
+    let known = |report: &Diagnostics| report.part("window").count("frames") == 4;
+    let report = diagnosed(&mut robot, "a full window in the diagnostics", &utr, &mut show, &known);
+    let (source, window, answers) = (report.part("source"), report.part("window"), report.part("answers"));
+    assert_eq!((source.value("state"), source.hardware_id.as_str()), ("running", "the topic /utr/image"));
+    assert!(source.count("images taken") >= 4 && source.count("images left out: 16UC1") >= 1, "{source:?}");
+    assert!(window.message.starts_with("4 of 4 frames") && window.count("frames seen") >= 4, "{window:?}");
+    assert!(
+        answers.count("given") >= 2 && answers.value("last error").contains("no frame has come yet"),
+        "{answers:?}"
+    );
+    assert_eq!((answers.value("replies not sent"), answers.value("answers not sent")), ("0", "0"));
+
     let empty = robot.ask("  ", true, &utr);
     assert!(!empty.ok && empty.answer.contains("empty"), "{empty:?}");
 
@@ -294,6 +382,10 @@ fn a_camera_and_a_client_in_another_process_are_served_and_rubbish_is_survived()
     // The camera falls silent past the timeout, and comes back.
     std::thread::sleep(Duration::from_secs(2));
     assert!(utr.log().contains("no picture came for 1.0 s"), "{}", utr.log());
+    let away = |report: &Diagnostics| report.part("source").value("state") == "waiting";
+    let report = diagnosed(&mut robot, "the silence in the diagnostics", &utr, &mut |_| (), &away);
+    let source = report.part("source");
+    assert!(source.level == 2 && source.message.contains("no picture came for 1.0 s"), "{source:?}");
     let began = robot.second;
     let mut show = |robot: &mut Robot| robot.show("rgb8", (32, 32));
     let back = |json: &Value| json["oldest"]["sec"].as_i64().unwrap() > i64::from(began);
@@ -313,6 +405,9 @@ fn a_camera_and_a_client_in_another_process_are_served_and_rubbish_is_survived()
 
 #[test]
 fn another_source_is_answered_about_too() {
+    if !multicast::works() {
+        return;
+    }
     let domain = domain(1) + 1;
     let utr = Utr::start(
         domain,
@@ -322,4 +417,72 @@ fn another_source_is_answered_about_too() {
     let reply = ask_until_answered(&mut robot, "What moves?", false, &utr);
     let json: Value = serde_json::from_str(&reply.json).unwrap();
     assert!(json["oldest"].is_null() && json["images"].is_null() && json["frames"].is_array(), "{json}");
+
+    // Once a second, by the reports' own times.
+    let mut times = BTreeSet::new();
+    while times.len() < 4 {
+        let any = |_: &Diagnostics| true;
+        let report = diagnosed(&mut robot, "a report", &utr, &mut |_| (), &any);
+        assert!(report.part("source").hardware_id.starts_with("pattern://squares"), "{report:?}");
+        times.insert(report.sec);
+    }
+    let (first, last) = (times.first().unwrap(), times.last().unwrap());
+    assert!(last - first >= 3, "{times:?}");
+}
+
+/// Sends requests faster than they can be answered; every one must get its reply.
+fn burst(robot: &Robot, utr: &Utr) -> Vec<Reply> {
+    let ask = |_| robot.client.send_request(Ask { question: "What is shown?".into() }).unwrap();
+    let sent: Vec<_> = (0..BURST).map(ask).collect();
+    let mut replies = Vec::new();
+    let end = Instant::now() + PATIENCE;
+    while replies.len() < sent.len() {
+        assert!(Instant::now() < end, "{} of {BURST} replies: {replies:?}; {}", replies.len(), utr.log());
+        match robot.client.receive_response().unwrap() {
+            Some((id, reply)) if sent.contains(&id) => replies.push(reply),
+            _ => std::thread::sleep(Duration::from_millis(1)),
+        }
+    }
+    replies
+}
+
+#[test]
+fn the_first_round_sees_a_full_window_and_a_full_queue_says_so() {
+    if !multicast::works() {
+        return;
+    }
+    let domain = domain(2);
+    let arguments = "--frames 4 --fps 20 --queue 0 --question Where? --every 30s --capture-timeout 60";
+    let utr = Utr::start(domain, &arguments.split(' ').collect::<Vec<_>>());
+    let mut robot = Robot::new(domain);
+    let empty = |report: &Diagnostics| report.part("window").count("frames") == 0;
+    let report = diagnosed(&mut robot, "an empty window", &utr, &mut |_| (), &empty);
+    assert_eq!((report.part("window").level, report.part("source").value("images taken")), (1, "0"));
+    let early = robot.ask("Is anything there?", false, &utr);
+    assert!(!early.ok && early.answer.contains("no frame has come yet"), "{early:?}");
+
+    let mut show = |robot: &mut Robot| robot.show("rgb8", (64, 48));
+    let first = hear(&mut robot, "an answer", &utr, false, &mut show, &|_| true);
+    assert_eq!((&first["question"], first["frames"].as_array().unwrap().len()), (&"Where?".into(), 4));
+
+    let end = Instant::now() + PATIENCE;
+    let mut answered = 0;
+    loop {
+        let replies = burst(&robot, &utr);
+        let (yes, no): (Vec<_>, Vec<_>) = replies.into_iter().partition(|reply| reply.ok);
+        answered += yes.len() as u64;
+        assert!(no.iter().all(|reply| reply.answer.contains("too many questions are waiting")), "{no:?}");
+        if answered > 0 && !no.is_empty() {
+            break;
+        }
+        assert!(Instant::now() < end, "the queue was never full: {}", utr.log());
+    }
+    let counted = |report: &Diagnostics| {
+        let answers = report.part("answers");
+        answers.count("given") > answered && answers.count("refused") > 0
+    };
+    let report = diagnosed(&mut robot, "the refusals", &utr, &mut |_| (), &counted);
+    let answers = report.part("answers");
+    assert!(answers.value("last error").contains("too many questions"), "{answers:?}");
+    assert_eq!((answers.value("pending"), answers.value("replies not sent")), ("0", "0"));
 }
