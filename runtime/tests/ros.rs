@@ -7,6 +7,7 @@
 mod multicast;
 
 use std::collections::BTreeSet;
+use std::io::{BufRead, BufReader};
 use std::path::Path;
 use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
@@ -26,6 +27,10 @@ const PATIENCE: Duration = Duration::from_secs(90);
 const APART: Duration = Duration::from_millis(100);
 /// Requests at once; both ends keep the newest ten of a topic.
 const BURST: usize = 8;
+/// Tells a process that it is to listen, and in which domain.
+const LISTENER: &str = "UTR_TEST_ROS_LISTENER";
+/// What it prints when it hears something.
+const HEARD: &str = "an answer came";
 /// After this long a request is sent again: the first may leave before the node is known.
 const AGAIN: Duration = Duration::from_secs(5);
 
@@ -485,4 +490,73 @@ fn the_first_round_sees_a_full_window_and_a_full_queue_says_so() {
     let answers = report.part("answers");
     assert!(answers.value("last error").contains("too many questions"), "{answers:?}");
     assert_eq!((answers.value("pending"), answers.value("replies not sent")), ("0", "0"));
+}
+
+/// Stops a process, which then holds what it owns but confirms nothing, until it is dropped.
+struct Stopped(Child);
+
+impl Stopped {
+    fn listener(domain: u16) -> Self {
+        let mut child = Command::new(std::env::current_exe().unwrap())
+            .args(["--exact", "listens_until_it_is_ended", "--ignored", "--nocapture"])
+            .env(LISTENER, domain.to_string())
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        assert!(lines.map_while(Result::ok).any(|line| line.contains(HEARD)), "the listener heard nothing");
+        let stopped = Command::new("kill").args(["-STOP", &child.id().to_string()]).status().unwrap();
+        assert!(stopped.success());
+        Self(child)
+    }
+}
+
+impl Drop for Stopped {
+    fn drop(&mut self) {
+        let _ = self.0.kill();
+        let _ = self.0.wait();
+    }
+}
+
+/// Not a test: the process that [`Stopped::listener`] starts.
+#[test]
+#[ignore = "runs in a process of its own, started by another test"]
+fn listens_until_it_is_ended() {
+    let Ok(domain) = std::env::var(LISTENER) else { return };
+    let robot = Robot::new(domain.parse().unwrap());
+    let end = Instant::now() + 2 * PATIENCE;
+    while Instant::now() < end {
+        if robot.answers.take().unwrap().is_some() {
+            println!("{HEARD}");
+        }
+        std::thread::sleep(Duration::from_millis(5));
+    }
+}
+
+#[test]
+#[ignore = "takes most of a minute: DDS itself keeps 8192 answers that nobody confirms before one waits here"]
+fn a_listener_that_stops_costs_answers_but_no_reply() {
+    if !multicast::works() {
+        return;
+    }
+    let domain = domain(3) + 1;
+    let arguments = "--source pattern://squares?frames=1000000&width=64&height=64 --fps 2 --frames 1 --queue 8 \
+                     --max-tokens 1 --question Where? --every 20ms";
+    let utr = Utr::start(domain, &arguments.split_whitespace().collect::<Vec<_>>());
+    let mut robot = Robot::new(domain);
+    ask_until_answered(&mut robot, "What is shown?", false, &utr);
+    let _stopped = Stopped::listener(domain);
+    let mut step = |robot: &mut Robot| {
+        for _ in 0..20 {
+            let replies = burst(robot, &utr);
+            assert!(replies.iter().all(|reply| reply.ok), "{replies:?}");
+        }
+    };
+    let lost = |report: &Diagnostics| report.part("answers").count("answers not sent") > 0;
+    let report = diagnosed(&mut robot, "answers that are not sent", &utr, &mut step, &lost);
+    let answers = report.part("answers");
+    assert_eq!((answers.level, answers.value("replies not sent")), (1, "0"), "{answers:?}");
+    assert!(utr.log().contains("of the answers to be sent over ROS 2"), "{}", utr.log());
+    step(&mut robot);
 }

@@ -73,13 +73,7 @@ pub struct Reporter {
 impl Reporter {
     /// For the node of this name, whose source is called so and whose window holds so many frames.
     pub fn new(node: &str, source: String, frames: usize) -> Self {
-        Self {
-            node: node.trim_matches('/').into(),
-            source,
-            frames,
-            due: Instant::now(),
-            before: [0; 3],
-        }
+        Self { node: node.trim_matches('/').into(), source, frames, due: Instant::now(), before: [0; 3] }
     }
 
     /// Whether the next report is due; one that was missed is not made up for.
