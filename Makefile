@@ -1,6 +1,7 @@
 # `make demo` and `make test` do all their own set-up: system packages, build, run. Nothing is rebuilt or printed twice.
 # One profile (release) and one selection (the whole workspace, development dependencies included) serve everything: cargo
-# unites features over what is selected, so that another selection would compile the dependencies again.
+# unites features over what is selected, so that another selection would compile the dependencies again. That selection has the ROS 2 node (a
+# development dependency of tests/); `cargo build -p utr-runtime` has not.
 
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -28,7 +29,7 @@ demo: setup
 	@cargo build --release --quiet --workspace --bin utr --example demo
 	@$(TARGET)/release/examples/demo $(TARGET)/release/utr models/demo
 
-# Without ONNX Runtime or OpenAI's client (no network) the tests that need them say so and the others run.
+# Without ONNX Runtime, OpenAI's client (no network) or multicast (for ROS 2) the tests that need them say so and the others run.
 test: setup
 	@if library=$$(.ci/onnxruntime $(VENV)); then export ORT_DYLIB_PATH="$$library"; fi; \
 	if python=$$(.ci/clients $(VENV)); then export UTR_MCAP_PYTHON="$$python"; fi; cargo test --release --workspace

@@ -1,7 +1,7 @@
 //! The messages of the node, as they travel.
 //!
-//! Comes in and goes out: sensor_msgs/msg/Image, std_msgs/msg/String and utr_msgs/srv/Ask, field by field in the order of their definitions, which
-//! is all that CDR knows of them. Nothing is checked here but what the encoding itself bounds.
+//! Comes in and goes out: sensor_msgs/msg/Image, std_msgs/msg/String, diagnostic_msgs/msg/DiagnosticArray and utr_msgs/srv/Ask, field by field in the
+//! order of their definitions, which is all that CDR knows of them. Nothing is checked here but what the encoding itself bounds.
 
 use ros2_client::Message;
 use serde::{Deserialize, Serialize};
@@ -9,7 +9,7 @@ use serde::{Deserialize, Serialize};
 use crate::capture::{Layout, RawPicture};
 
 /// builtin_interfaces/msg/Time.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Time {
     /// Seconds.
     pub sec: i32,
@@ -32,7 +32,7 @@ impl Time {
 }
 
 /// std_msgs/msg/Header.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Header {
     /// When it was seen.
     pub stamp: Time,
@@ -121,6 +121,57 @@ impl Image {
 pub struct Text {
     /// The text.
     pub data: String,
+}
+
+/// diagnostic_msgs/msg/DiagnosticArray.
+#[derive(Clone, Debug, Default, Serialize)]
+pub struct DiagnosticArray {
+    /// When it was so.
+    pub header: Header,
+    /// One for each part.
+    pub status: Vec<DiagnosticStatus>,
+}
+
+/// diagnostic_msgs/msg/DiagnosticStatus.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct DiagnosticStatus {
+    /// How it is.
+    pub level: Level,
+    /// Which part of which node.
+    pub name: String,
+    /// How it is, in a few words.
+    pub message: String,
+    /// What it belongs to.
+    pub hardware_id: String,
+    /// What was counted.
+    pub values: Vec<KeyValue>,
+}
+
+/// A level of diagnostic_msgs/msg/DiagnosticStatus: a byte.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+#[repr(u8)]
+pub enum Level {
+    /// As it should be.
+    Ok = 0,
+    /// Something was lost or is missing; it goes on.
+    Warn = 1,
+    /// It does not do its work.
+    Error = 2,
+}
+
+impl Serialize for Level {
+    fn serialize<S: serde::Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_u8(*self as u8)
+    }
+}
+
+/// diagnostic_msgs/msg/KeyValue.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct KeyValue {
+    /// What.
+    pub key: String,
+    /// How much.
+    pub value: String,
 }
 
 /// The request of utr_msgs/srv/Ask.

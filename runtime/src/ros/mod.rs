@@ -2,21 +2,28 @@
 //!
 //! Comes in: images of a topic (or any other source), questions as service requests, standing questions. Goes out: responses, every answer on
 //! `~/answer`, those of standing questions that count on `~/alerts`, all as the JSON that `utr watch` prints, with the senders' times of the window's
-//! oldest and newest frame. A [`Session`] sees and answers; DDS has a thread of its own. No ROS installation is needed.
+//! oldest and newest frame, and how the node is on `/diagnostics`. A [`Session`] sees and answers; DDS has a thread of its own. No ROS installation is
+//! needed.
 
+pub mod diagnostics;
 pub mod messages;
 pub mod node;
+pub mod outbox;
+pub mod standing;
 
 use std::path::Path;
-use std::sync::{Arc, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use ros2_client::service::RmwRequestId;
 use serde::Serialize;
 use utr_models::generate::Sampling as TokenSampling;
 
-use self::messages::{Reply, Time};
-use self::node::{Counters, Images, Running, Sender};
+use self::diagnostics::{Facts, Lost, Questions, Reporter};
+use self::messages::{Reply, Text, Time};
+use self::node::{Counters, Images, Running};
+use self::outbox::Sender;
+use self::standing::{Round, Step, Turns};
 use crate::answer::{Answer, Question, check_question};
 use crate::capture::live::{Backoff, LiveOptions};
 use crate::capture::{CaptureOptions, Feed};
@@ -24,7 +31,7 @@ use crate::cli::Ros;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
-use crate::session::{Job, Refused, Session, SessionOptions};
+use crate::session::{Job, OnDone, Refused, Session, SessionOptions};
 use crate::watch::{Gate, Teller};
 
 /// How often it is looked whether something is due.
@@ -61,16 +68,21 @@ impl Scribe {
             Some(Time::from_nanos(time))
         };
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_millis();
-        let images = || self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone();
         let line = Line {
             time_ms: u64::try_from(now).unwrap_or(u64::MAX),
             question,
             oldest: time(answer.frames.first()),
             newest: time(answer.frames.last()),
-            images: self.feed.as_ref().map(|_| images()),
+            images: self.images(),
             answer,
         };
         serde_json::to_string(&line).map_err(|error| Error::Argument(format!("writing the answer: {error}")))
+    }
+
+    /// What came on the topic; none where the source is another.
+    fn images(&self) -> Option<Images> {
+        self.feed.as_ref()?;
+        Some(self.counters.lock().unwrap_or_else(PoisonError::into_inner).clone())
     }
 }
 
@@ -80,6 +92,7 @@ struct Desk {
     session: Arc<Session>,
     sender: Sender,
     scribe: Scribe,
+    questions: Arc<Mutex<Questions>>,
     ros: Ros,
     sampling: TokenSampling,
 }
@@ -101,33 +114,36 @@ pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()
         None => Backoff::default(),
     };
     let fps = Some(ros.stream.fps.unwrap_or(defaults.fps));
+    let settings = ros.stream.settings(&defaults, defaults.mode)?;
+    let frames = settings.frames;
     let options = SessionOptions {
-        settings: ros.stream.settings(&defaults, defaults.mode)?,
-        live: LiveOptions { capture, fps, backoff, ..LiveOptions::default() },
+        settings,
+        live: LiveOptions { capture, fps, backoff, ..LiveOptions::lasting(&ros.stream.source) },
         // Standing questions are asked one after the other.
         queue: ros.queue + 1,
         observers: Vec::new(),
     };
     let counters = Counters::default();
-    let (sender, outbox) = node::outbox();
+    let sender = Sender::default();
     let feed = ros.image.as_ref().map(|(_, feed)| feed.clone());
     let desk = Desk {
         session: Arc::new(Session::start(model, &ros.stream.source, options, interrupt)?),
-        sender,
+        sender: Arc::clone(&sender),
         scribe: Scribe { feed, counters: Arc::clone(&counters) },
+        questions: Arc::default(),
         ros: ros.clone(),
         sampling: ros.tokens.over(defaults.tokens),
     };
     let answering = desk.clone();
     let asked = Box::new(move |id, text| answering.answer(id, text));
-    let mut node = Running::start(ros, counters, outbox, asked)?;
+    let mut node = Running::start(ros, counters, sender, asked)?;
     eprintln!(
         "utr: node {} in domain {} reads {}",
         ros.private("").trim_end_matches('/'),
         ros.domain_id,
         ros.stream.source
     );
-    match desk.follow(&mut node, interrupt) {
+    match desk.follow(&mut node, frames, interrupt) {
         Err(Error::Interrupted) => Ok(()),
         other => Ok(other?),
     }
@@ -141,77 +157,139 @@ impl Desk {
 
     /// Takes a request; the response goes out when it is there. Never waits.
     fn answer(&self, id: RmwRequestId, text: String) {
-        let no = |reason: String| Reply { ok: false, answer: reason, json: String::new() };
-        if let Err(error) = check_question(&text) {
-            return self.sender.reply(id, no(error.to_string()));
-        }
-        let (sender, scribe) = (self.sender.clone(), self.scribe.clone());
-        let job = Job {
-            question: self.question(&text),
-            cancel: self.session.cancel_flag(),
-            on_text: Box::new(|_| Ok(())),
-            done: Box::new(move |outcome, _| {
-                let told = outcome.and_then(|answer| Ok((scribe.line(&text, &answer)?, answer.text)));
-                match told {
-                    Ok((json, answer)) => {
-                        sender.answer(json.clone());
-                        sender.reply(id, Reply { ok: true, answer, json });
-                    }
-                    Err(error) => sender.reply(id, no(error.to_string())),
+        let (desk, asked) = (self.clone(), text.clone());
+        let done: OnDone = Box::new(move |outcome, _| {
+            let told = outcome.and_then(|answer| Ok((desk.scribe.line(&asked, &answer)?, answer.text)));
+            let reply = match told {
+                Ok((json, answer)) => {
+                    desk.questions().answered += 1;
+                    desk.sender.answers.put(Text { data: json.clone() });
+                    Reply { ok: true, answer, json }
                 }
-            }),
-        };
-        if let Err((refused, _)) = self.session.submit(job) {
-            let reason = match refused {
-                Refused::Busy => "too many questions are waiting; ask again later",
-                Refused::Ended => "the session has ended",
+                Err(error) => {
+                    desk.failed(&error.to_string());
+                    no(error.to_string())
+                }
             };
-            self.sender.reply(id, no(reason.into()));
+            desk.sender.replies.put((id, reply));
+        });
+        if let Err(error) = check_question(&text).and_then(|()| self.ask(&text, done)) {
+            self.refused(&error.to_string());
+            self.sender.replies.put((id, no(error.to_string())));
         }
     }
 
-    /// Asks the standing questions until a stop is asked for.
-    fn follow(&self, node: &mut Running, interrupt: &Interrupt) -> Result<()> {
+    /// Hands a question to the session, which calls `done` with the outcome.
+    fn ask(&self, text: &str, done: OnDone) -> Result<()> {
+        let (cancel, on_text) = (self.session.cancel_flag(), Box::new(|_: &str| Ok(())));
+        let job = Job { question: self.question(text), cancel, on_text, done };
+        self.session.submit(job).map_err(|(refused, _)| {
+            Error::Argument(match refused {
+                Refused::Busy => "too many questions are waiting; ask again later".into(),
+                Refused::Ended => "the session has ended".into(),
+            })
+        })
+    }
+
+    fn questions(&self) -> MutexGuard<'_, Questions> {
+        self.questions.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn failed(&self, reason: &str) {
+        let mut questions = self.questions();
+        questions.failed += 1;
+        questions.last_error = Some(reason.into());
+    }
+
+    fn refused(&self, reason: &str) {
+        let mut questions = self.questions();
+        questions.refused += 1;
+        questions.last_error = Some(reason.into());
+    }
+
+    /// Asks the standing questions and tells how everything is, until a stop is asked for.
+    fn follow(&self, node: &mut Running, frames: usize, interrupt: &Interrupt) -> Result<()> {
         let mut gates: Vec<Gate> = self.ros.question.iter().map(|_| self.ros.schedule.gate()).collect();
+        let mut turns = Turns::new(self.ros.schedule.every, frames);
+        let mut round = Round::new(gates.len());
         let mut teller = Teller::default();
-        let mut due = Instant::now();
+        let mut reporter = Reporter::new(&self.ros.private(""), self.ros.stream.source.to_string(), frames);
         loop {
             interrupt.check()?;
             node.check()?;
             teller.tell(&self.session);
-            if self.session.view().is_none() {
-                if self.session.ended() {
-                    let status = self.session.status();
-                    let reason = status.last_error.or(status.live.last_error);
-                    let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-                    return Err(Error::capture(self.ros.stream.source.to_string(), reason));
-                }
-            } else if Instant::now() >= due {
-                // A turn that was missed is not made up for.
-                due = Instant::now().max(due + self.ros.schedule.every);
-                self.ask_all(&mut gates, interrupt)?;
+            self.report(&mut reporter);
+            let (held, ended) = (self.session.status().window, self.session.ended());
+            if ended && held == 0 {
+                let status = self.session.status();
+                let reason = status.last_error.or(status.live.last_error);
+                let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
+                return Err(Error::capture(self.ros.stream.source.to_string(), reason));
             }
+            if round.is_over() && turns.comes(held, ended, Instant::now()) {
+                round.begin();
+            }
+            self.turn(&mut round, &mut gates)?;
             std::thread::sleep(TICK);
         }
     }
 
-    fn ask_all(&self, gates: &mut [Gate], interrupt: &Interrupt) -> Result<()> {
-        for (text, gate) in self.ros.question.iter().zip(gates) {
-            interrupt.check()?;
-            let answer = match self.session.ask(self.question(text)) {
-                Ok((answer, _)) => answer,
-                Err(Error::Interrupted) => return Err(Error::Interrupted),
-                Err(error) => {
-                    eprintln!("utr: {text:?} was not answered: {error}");
+    /// Goes on with the round as far as that needs no waiting.
+    fn turn(&self, round: &mut Round<Result<Answer>>, gates: &mut [Gate]) -> Result<()> {
+        loop {
+            let (place, outcome) = match round.step() {
+                Step::Wait => return Ok(()),
+                Step::Ask(place, tell) => {
+                    let text = self.ros.question.get(place).map(String::as_str).unwrap_or_default();
+                    let told = tell.clone();
+                    let done = Box::new(move |outcome: Result<Answer>, _| {
+                        let _ = tell.send(outcome);
+                    });
+                    if let Err(error) = self.ask(text, done) {
+                        let _ = told.send(Err(error));
+                    }
                     continue;
                 }
+                Step::Outcome(place, outcome) => (place, outcome),
             };
-            let line = self.scribe.line(text, &answer)?;
-            if gate.counts(&answer.text, Instant::now()) {
-                self.sender.alert(line.clone());
+            let (Some(text), Some(gate)) = (self.ros.question.get(place), gates.get_mut(place)) else {
+                continue;
+            };
+            match outcome {
+                None | Some(Err(Error::Interrupted)) => return Err(Error::Interrupted),
+                Some(Err(error)) => {
+                    self.failed(&error.to_string());
+                    eprintln!("utr: {text:?} was not answered: {error}");
+                }
+                Some(Ok(answer)) => self.publish(text, &answer, gate)?,
             }
-            self.sender.answer(line);
         }
+    }
+
+    /// Publishes the answer to a standing question.
+    fn publish(&self, text: &str, answer: &Answer, gate: &mut Gate) -> Result<()> {
+        let data = self.scribe.line(text, answer)?;
+        self.questions().answered += 1;
+        if gate.counts(&answer.text, Instant::now()) {
+            self.sender.alerts.put(Text { data: data.clone() });
+        }
+        self.sender.answers.put(Text { data });
         Ok(())
     }
+
+    /// Publishes how everything is, where that is due.
+    fn report(&self, reporter: &mut Reporter) {
+        if reporter.is_due(Instant::now()) {
+            let (session, images, questions) =
+                (self.session.status(), self.scribe.images(), self.questions().clone());
+            let lost = Lost::from(&*self.sender);
+            let facts = Facts { session: &session, images: images.as_ref(), questions: &questions, lost };
+            self.sender.diagnostics.put(reporter.report(&facts));
+        }
+    }
+}
+
+/// The reply to a question that has no answer.
+fn no(reason: String) -> Reply {
+    Reply { ok: false, answer: reason, json: String::new() }
 }

@@ -1,6 +1,7 @@
 //! The node itself: one thread that speaks DDS.
 //!
-//! Comes in: images, requests, and from the other threads what is to be sent. Goes out: pictures into the feed, questions to [`Asked`], messages.
+//! Comes in: images, requests, and from the other threads, through the outbox, what is to be sent. Goes out: pictures into the feed, questions to
+//! [`Asked`], messages, each topic at the pace of its own readers.
 //! What cannot be read is counted and named, and the node goes on. It knows nothing of windows and models.
 
 use std::collections::BTreeMap;
@@ -9,22 +10,21 @@ use std::sync::mpsc::sync_channel;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::thread::JoinHandle;
 
-use futures::channel::{mpsc, oneshot};
+use futures::channel::oneshot;
 use futures::{FutureExt, StreamExt};
 use ros2_client::service::RmwRequestId;
 use ros2_client::{
     Context, ContextOptions, MessageTypeName, Name, Node, NodeName, NodeOptions, Publisher, QosProfile,
-    ReadError, Server, ServiceMapping, ServiceTypeName, Subscription, qos::History,
+    ReadError, Server, ServiceMapping, ServiceTypeName, Subscription, qos::History, qos::WhenFull,
 };
 use serde::Serialize;
 
-use super::messages::{Ask, Image, Reply, Text, Unread};
+use super::messages::{Ask, DiagnosticArray, Image, Reply, Text, Unread};
+use super::outbox::{Lane, Sender};
 use crate::capture::Feed;
 use crate::cli::{Ros, ServiceKind};
 use crate::error::{Error, Result};
 
-/// Messages that may wait to be sent.
-const WAITING: usize = 256;
 /// Messages of a topic that are kept for readers who are slow.
 const KEPT: usize = 10;
 /// Names of encodings that are counted one by one.
@@ -46,42 +46,8 @@ pub struct Images {
 /// The counters, shared.
 pub type Counters = Arc<Mutex<Images>>;
 
-/// Gets every request; the answer is sent later, with [`Sender::reply`].
+/// Gets every request; the reply is put into the outbox later.
 pub type Asked = Box<dyn Fn(RmwRequestId, String) + Send>;
-
-enum Out {
-    Reply(RmwRequestId, Reply),
-    Answer(String),
-    Alert(String),
-}
-
-/// Sends from any thread.
-#[derive(Clone)]
-pub struct Sender(mpsc::Sender<Out>);
-
-impl Sender {
-    /// Answers a request.
-    pub fn reply(&self, id: RmwRequestId, reply: Reply) {
-        self.send(Out::Reply(id, reply));
-    }
-
-    /// Publishes an answer.
-    pub fn answer(&self, json: String) {
-        self.send(Out::Answer(json));
-    }
-
-    /// Publishes an alert.
-    pub fn alert(&self, json: String) {
-        self.send(Out::Alert(json));
-    }
-
-    fn send(&self, out: Out) {
-        // A clone has room for one message of its own, whatever waits.
-        if self.0.clone().try_send(out).is_err() {
-            eprintln!("utr: the ROS node does not keep up or has ended; a message is left out");
-        }
-    }
-}
 
 /// A running node. Dropping it ends it.
 pub struct Running {
@@ -89,28 +55,19 @@ pub struct Running {
     thread: Option<JoinHandle<Result<()>>>,
 }
 
-/// What is to be sent, on its way to the node.
-pub struct Outbox(mpsc::Receiver<Out>);
-
-/// Both ends of the way to the node.
-pub fn outbox() -> (Sender, Outbox) {
-    let (sender, receiver) = mpsc::channel(WAITING);
-    (Sender(sender), Outbox(receiver))
-}
-
 impl Running {
     /// Starts the node and waits until its topics exist.
     ///
     /// # Errors
     /// [`Error::Argument`] where DDS refuses; [`Error::Io`] where the system gives no thread.
-    pub fn start(ros: &Ros, counters: Counters, outbox: Outbox, asked: Asked) -> Result<Self> {
+    pub fn start(ros: &Ros, counters: Counters, outbox: Sender, asked: Asked) -> Result<Self> {
         let (stop, stopped) = oneshot::channel();
         let (tell, told) = sync_channel(1);
         let ros = ros.clone();
         let body = move || match Ends::open(&ros) {
             Ok(ends) => {
                 let _ = tell.send(Ok(()));
-                futures::executor::block_on(ends.run(&counters, outbox, &asked, stopped))
+                futures::executor::block_on(ends.run(&counters, &outbox, &asked, stopped))
             }
             Err(error) => {
                 let _ = tell.send(Err(error));
@@ -159,6 +116,7 @@ struct Ends {
     ask: Server<Ask, Reply>,
     answer: Publisher<Text>,
     alerts: Publisher<Text>,
+    diagnostics: Publisher<DiagnosticArray>,
 }
 
 impl Ends {
@@ -187,16 +145,18 @@ impl Ends {
         let ask = node
             .create_server(mapping, &name_of(&path)?, &kind, reliable(), reliable())
             .map_err(|error| refused(&path)(error.to_string()))?;
-        let answer = publish(&mut node, &ros.private("answer"))?;
-        let alerts = publish(&mut node, &ros.private("alerts"))?;
-        Ok(Self { node, image, ask, answer, alerts })
+        let text = ("std_msgs", "String");
+        let answer = publish(&mut node, &ros.private("answer"), text)?;
+        let alerts = publish(&mut node, &ros.private("alerts"), text)?;
+        let diagnostics = publish(&mut node, "/diagnostics", ("diagnostic_msgs", "DiagnosticArray"))?;
+        Ok(Self { node, image, ask, answer, alerts, diagnostics })
     }
 
     /// Reads and writes until it is told to stop.
     async fn run(
         mut self,
         counters: &Counters,
-        outbox: Outbox,
+        outbox: &Sender,
         asked: &Asked,
         stopped: oneshot::Receiver<()>,
     ) -> Result<()> {
@@ -204,13 +164,19 @@ impl Ends {
         let mut spin = pin!(spinner.spin().fuse());
         let mut images = pin!(self.images(counters).fuse());
         let mut requests = pin!(self.requests(asked).fuse());
-        let mut sending = pin!(self.send(outbox.0).fuse());
+        let mut replies = pin!(self.reply(outbox).fuse());
+        let mut answers = pin!(send(&self.answer, &outbox.answers).fuse());
+        let mut alerts = pin!(send(&self.alerts, &outbox.alerts).fuse());
+        let mut diagnostics = pin!(send(&self.diagnostics, &outbox.diagnostics).fuse());
         let mut stopped = stopped.fuse();
         futures::select! {
             ended = spin => ended.map_err(|error| refused("the node")(error.to_string())),
             ended = images => ended,
             ended = requests => ended,
-            () = sending => Ok(()),
+            () = replies => Ok(()),
+            () = answers => Ok(()),
+            () = alerts => Ok(()),
+            () = diagnostics => Ok(()),
             _ = stopped => Ok(()),
         }
     }
@@ -245,20 +211,21 @@ impl Ends {
         Err(broke())
     }
 
-    async fn send(&self, mut outbox: mpsc::Receiver<Out>) {
-        while let Some(out) = outbox.next().await {
-            let sent = match out {
-                Out::Reply(id, reply) => {
-                    self.ask.async_send_response(id, reply).await.map_err(|e| e.to_string())
-                }
-                Out::Answer(data) => {
-                    self.answer.async_publish(Text { data }).await.map_err(|e| e.to_string())
-                }
-                Out::Alert(data) => self.alerts.async_publish(Text { data }).await.map_err(|e| e.to_string()),
-            };
-            if let Err(reason) = sent {
-                eprintln!("utr: a message could not be sent: {reason}");
+    async fn reply(&self, outbox: &Sender) {
+        loop {
+            let (id, reply) = outbox.replies.next().await;
+            if let Err(error) = self.ask.async_send_response(id, reply).await {
+                outbox.replies.lose(&error);
             }
+        }
+    }
+}
+
+/// Publishes what comes through a lane, as fast as the topic's readers confirm it.
+async fn send<T: Serialize>(publisher: &Publisher<T>, lane: &Lane<T>) {
+    loop {
+        if let Err(error) = publisher.async_publish(lane.next().await).await {
+            lane.lose(&error);
         }
     }
 }
@@ -295,8 +262,10 @@ fn name_of(path: &str) -> Result<Name> {
     Name::parse(path).map_err(|error| refused(path)(format!("{error:?}")))
 }
 
+/// Where readers do not confirm, the outbox waits, and counts what it has no room for.
 fn reliable() -> QosProfile {
-    QosProfile::publisher_default().history(History::KeepLast { depth: KEPT })
+    let profile = QosProfile::publisher_default().reliability_reliable(WhenFull::Block);
+    profile.history(History::KeepLast { depth: KEPT })
 }
 
 /// As ROS 2's sensor data is read, but the newest alone: what is older than that is not wanted.
@@ -308,8 +277,8 @@ fn subscribe(node: &mut Node, path: &str) -> Result<Subscription<Image>> {
         .map_err(|error| refused(path)(error.to_string()))
 }
 
-fn publish(node: &mut Node, path: &str) -> Result<Publisher<Text>> {
-    node.create_topic(&name_of(path)?, MessageTypeName::new("std_msgs", "String"), &reliable())
+fn publish<T: Serialize>(node: &mut Node, path: &str, (package, kind): (&str, &str)) -> Result<Publisher<T>> {
+    node.create_topic(&name_of(path)?, MessageTypeName::new(package, kind), &reliable())
         .and_then(|topic| node.create_publisher(&topic, None))
         .map_err(|error| refused(path)(error.to_string()))
 }
