@@ -10,9 +10,9 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 use super::messages::{DiagnosticArray, DiagnosticStatus, Header, KeyValue, Level, Time};
 use super::node::Images;
 use super::outbox::Outbox;
-use super::standing::turn_after;
 use crate::capture::live::LiveState;
 use crate::session::Status;
+use crate::watch::turn_after;
 
 /// Time between two reports.
 const EVERY: Duration = Duration::from_secs(1);
@@ -223,7 +223,6 @@ mod tests {
             reconnects: 1,
             caps_changes: 0,
             last_error: Some("unplugged".into()),
-            newest: None,
         };
         Status {
             live,

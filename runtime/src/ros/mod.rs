@@ -23,16 +23,17 @@ use self::diagnostics::{Facts, Lost, Questions, Reporter};
 use self::messages::{Reply, Text, Time};
 use self::node::{Counters, Images, Running};
 use self::outbox::Sender;
-use self::standing::{Round, Step, Turns};
+use self::standing::{Round, Step};
 use crate::answer::{Answer, Question, check_question};
+use crate::capture::Feed;
 use crate::capture::live::{Backoff, LiveOptions};
-use crate::capture::{CaptureOptions, Feed};
 use crate::cli::Ros;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Model;
+use crate::pipeline::Settings;
 use crate::session::{Job, OnDone, Refused, Session, SessionOptions};
-use crate::watch::{Gate, Teller};
+use crate::watch::{Gate, Teller, Turns};
 
 /// How often it is looked whether something is due.
 const TICK: Duration = Duration::from_millis(20);
@@ -94,6 +95,7 @@ struct Desk {
     scribe: Scribe,
     questions: Arc<Mutex<Questions>>,
     ros: Ros,
+    settings: Settings,
     sampling: TokenSampling,
 }
 
@@ -104,20 +106,15 @@ struct Desk {
 pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()> {
     let model = Model::open(bundle, ros.stream.encoder)?;
     let defaults = model.language.defaults;
-    let capture = CaptureOptions {
-        timeout: ros.stream.timeout,
-        interrupt: interrupt.clone(),
-        ..CaptureOptions::default()
-    };
+    let capture = ros.stream.capture(interrupt);
     let backoff = match ros.image {
         Some(_) => Backoff { first: WAIT, longest: WAIT, steady: WAIT },
         None => Backoff::default(),
     };
     let fps = Some(ros.stream.fps.unwrap_or(defaults.fps));
     let settings = ros.stream.settings(&defaults, defaults.mode)?;
-    let frames = settings.frames;
     let options = SessionOptions {
-        settings,
+        settings: settings.clone(),
         live: LiveOptions { capture, fps, backoff, ..LiveOptions::lasting(&ros.stream.source) },
         // Standing questions are asked one after the other.
         queue: ros.queue + 1,
@@ -132,6 +129,7 @@ pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()
         scribe: Scribe { feed, counters: Arc::clone(&counters) },
         questions: Arc::default(),
         ros: ros.clone(),
+        settings,
         sampling: ros.tokens.over(defaults.tokens),
     };
     let answering = desk.clone();
@@ -143,7 +141,7 @@ pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()
         ros.domain_id,
         ros.stream.source
     );
-    match desk.follow(&mut node, frames, interrupt) {
+    match desk.follow(&mut node, interrupt) {
         Err(Error::Interrupted) => Ok(()),
         other => Ok(other?),
     }
@@ -151,8 +149,7 @@ pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()
 
 impl Desk {
     fn question(&self, text: &str) -> Question {
-        let question = Question::new(text).with_system(self.ros.stream.system.clone());
-        Question { prompt: self.ros.stream.prompt, ..question.with_sampling(self.sampling) }
+        self.settings.question(text).with_sampling(self.sampling)
     }
 
     /// Takes a request; the response goes out when it is there. Never waits.
@@ -208,7 +205,8 @@ impl Desk {
     }
 
     /// Asks the standing questions and tells how everything is, until a stop is asked for.
-    fn follow(&self, node: &mut Running, frames: usize, interrupt: &Interrupt) -> Result<()> {
+    fn follow(&self, node: &mut Running, interrupt: &Interrupt) -> Result<()> {
+        let frames = self.settings.frames;
         let mut gates: Vec<Gate> = self.ros.question.iter().map(|_| self.ros.schedule.gate()).collect();
         let mut turns = Turns::new(self.ros.schedule.every, frames);
         let mut round = Round::new(gates.len());
@@ -221,10 +219,7 @@ impl Desk {
             self.report(&mut reporter);
             let (held, ended) = (self.session.status().window, self.session.ended());
             if ended && held == 0 {
-                let status = self.session.status();
-                let reason = status.last_error.or(status.live.last_error);
-                let reason = reason.unwrap_or_else(|| "it ended without a frame".into());
-                return Err(Error::capture(self.ros.stream.source.to_string(), reason));
+                return self.session.failure().map_or(Ok(()), Err);
             }
             if round.is_over() && turns.comes(held, ended, Instant::now()) {
                 round.begin();

@@ -30,7 +30,12 @@ use act::{Actor, Command};
 use gate::Rules;
 
 pub(crate) use gate::Gate;
-pub(crate) use turns::{Turn, Turns};
+#[cfg(feature = "ros2")]
+pub(crate) use turns::turn_after;
+pub(crate) use turns::{Teller, Turns};
+
+/// How often it is looked whether something is due.
+const TICK: Duration = Duration::from_millis(20);
 
 /// `utr watch`, as typed.
 #[derive(Clone, Debug, clap::Args)]
@@ -123,6 +128,7 @@ pub fn run(
     let mut watch = Watch {
         arguments,
         turns: Turns::new(arguments.schedule.every, settings.frames),
+        teller: Teller::default(),
         settings,
         sampling: choice.over(session.language().defaults.tokens),
         session,
@@ -169,6 +175,7 @@ struct Watch<'a> {
     settings: Settings,
     sampling: TokenSampling,
     turns: Turns,
+    teller: Teller,
     session: Session,
     gates: Vec<Gate>,
     actor: Option<Actor>,
@@ -177,14 +184,19 @@ struct Watch<'a> {
 impl Watch<'_> {
     fn follow(&mut self, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
         loop {
-            match self.turns.next(&self.session, interrupt)? {
-                Turn::Wait => {}
-                Turn::Ask => self.ask_all(interrupt, out)?,
-                Turn::Last => {
-                    self.ask_all(interrupt, out)?;
-                    return self.session.failure().map_or(Ok(()), |error| Err(error.into()));
-                }
+            interrupt.check()?;
+            self.teller.tell(&self.session);
+            // Asked for first: a frame that comes in between is in the window.
+            let ended = self.session.ended();
+            let held = self.session.status().window;
+            let turn = self.turns.comes(held, ended, Instant::now());
+            if held > 0 && (turn || ended) {
+                self.ask_all(interrupt, out)?;
             }
+            if ended {
+                return self.session.failure().map_or(Ok(()), |error| Err(error.into()));
+            }
+            interrupt.sleep_until(Instant::now() + TICK)?;
         }
     }
 

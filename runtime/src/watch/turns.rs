@@ -1,81 +1,52 @@
-//! When standing questions are asked.
+//! When standing questions are asked, and what is told of the source meanwhile.
 //!
-//! Comes in: a session, and the time between two turns. Goes out: whether to ask now. The first turn comes when the window is full, or after one
-//! period with frames, whichever is first, so that no first answer stands on a single frame; the last one when the source has ended. What
-//! happens to the source is told on standard error. Nothing is asked here.
+//! Comes in: the time, and how full the window is. Goes out: whether a round of questions begins; lines on standard error when the source's state
+//! changes. It waits for nothing and asks nothing.
 
 use std::time::{Duration, Instant};
 
 use crate::capture::live::LiveState;
-use crate::error::Result;
-use crate::interrupt::Interrupt;
 use crate::session::Session;
 
-/// How often it is looked whether something is due.
-const TICK: Duration = Duration::from_millis(20);
-
-/// What is to be done.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Turn {
-    /// Nothing yet.
-    Wait,
-    /// Ask.
-    Ask,
-    /// Ask for the last time: no more frames will come.
-    Last,
-}
-
-/// The turns of one session.
+/// When a round begins: first once the window is full or its first frame is one turn old, whichever comes first, then once a turn. A turn that was
+/// missed is not made up for.
 #[derive(Debug)]
 pub(crate) struct Turns {
     every: Duration,
-    /// Frames of a full window.
+    /// Frames that the window can hold.
     full: usize,
-    /// None before the first frame.
-    due: Option<Instant>,
-    asked: bool,
-    teller: Teller,
+    /// When the first frame was there.
+    first_frame: Option<Instant>,
+    next: Option<Instant>,
 }
 
 impl Turns {
-    /// A turn every so often, in a window of `full` frames.
+    /// A turn each `every`, for a window that can hold `full` frames.
     pub(crate) fn new(every: Duration, full: usize) -> Self {
-        Self { every, full, due: None, asked: false, teller: Teller::default() }
+        Self { every, full, first_frame: None, next: None }
     }
 
-    /// What is to be done now; waits a moment where it is nothing.
-    ///
-    /// # Errors
-    /// [`crate::Error::Interrupted`]; what is wrong with a source that gave no frame and will give none.
-    pub(crate) fn next(&mut self, session: &Session, interrupt: &Interrupt) -> Result<Turn> {
-        interrupt.check()?;
-        self.teller.tell(session);
-        // Asked for first: a frame that comes in between is in the view.
-        let ended = session.ended();
-        let turn = match session.view().map(|view| view.frames.len()) {
-            None if ended => return session.failure().map_or(Ok(Turn::Last), Err),
-            None => Turn::Wait,
-            Some(_) if ended => Turn::Last,
-            Some(held) => self.at(Instant::now(), held),
+    /// Whether a round begins now; the window holds `frames`, and where `ended` no more will come.
+    pub(crate) fn comes(&mut self, frames: usize, ended: bool, now: Instant) -> bool {
+        if frames == 0 {
+            return false;
+        }
+        let since = *self.first_frame.get_or_insert(now);
+        let due = match self.next {
+            None => frames >= self.full || ended || now.duration_since(since) >= self.every,
+            Some(next) => now >= next,
         };
-        if turn == Turn::Wait {
-            interrupt.sleep_until(Instant::now() + TICK)?;
+        if due {
+            self.next = Some(turn_after(self.next.unwrap_or(now), self.every, now));
         }
-        Ok(turn)
+        due
     }
+}
 
-    /// With `held` frames in the window.
-    fn at(&mut self, now: Instant, held: usize) -> Turn {
-        let due = *self.due.get_or_insert(now + self.every);
-        if now < due && (self.asked || held < self.full) {
-            return Turn::Wait;
-        }
-        // A turn that was missed is not made up for.
-        let next = due + self.every;
-        self.due = Some(if self.asked && next > now { next } else { now + self.every });
-        self.asked = true;
-        Turn::Ask
-    }
+/// The turn after this one: what is long due begins a new series.
+pub(crate) fn turn_after(turn: Instant, every: Duration, now: Instant) -> Instant {
+    let next = turn + every;
+    if next > now { next } else { now + every }
 }
 
 /// Tells what happens to a source.
@@ -125,24 +96,34 @@ impl Teller {
 mod tests {
     use super::*;
 
-    /// The seconds at which a window that gains a frame a second is asked about.
-    fn asked(every: u64, full: usize, seconds: u64) -> Vec<u64> {
-        let (mut turns, start) = (Turns::new(Duration::from_secs(every), full), Instant::now());
-        let at =
-            |second: &u64| turns.at(start + Duration::from_secs(*second), *second as usize + 1) == Turn::Ask;
-        (0..seconds).filter(at).collect()
+    /// Milliseconds at which rounds begin, looked for each 100 ms, with a frame each 500 ms from 1000 on.
+    fn rounds(every_ms: u64, full: usize, ended_at: u64) -> Vec<u64> {
+        let mut turns = Turns::new(Duration::from_millis(every_ms), full);
+        let start = Instant::now();
+        let frames =
+            |ms: u64| if ms < 1000 { 0 } else { full.min(1 + (ms.min(ended_at) as usize - 1000) / 500) };
+        let comes = |ms: &u64| turns.comes(frames(*ms), *ms >= ended_at, start + Duration::from_millis(*ms));
+        (0..10_000).step_by(100).filter(comes).collect()
     }
 
     #[test]
-    fn the_first_turn_waits_for_the_window_or_one_period() {
-        assert_eq!(asked(2, 32, 9), [2, 4, 6, 8]);
-        assert_eq!(asked(60, 4, 200), [3, 63, 123, 183]);
+    fn the_first_round_waits_for_a_full_window_or_one_turn() {
+        // Full after 2500 ms; then each 4 s.
+        assert_eq!(rounds(4000, 4, u64::MAX), [2500, 6500]);
+        // One turn before it is full.
+        assert_eq!(rounds(3000, 32, u64::MAX), [4000, 7000]);
+        // A clip that is over gives no more.
+        assert_eq!(rounds(4000, 32, 1700), [1700, 5700, 9700]);
+        // A turn of no length waits for nothing but the first frame.
+        assert_eq!(rounds(0, 32, u64::MAX).len(), 90);
     }
 
     #[test]
-    fn missed_turns_are_not_made_up_for() {
-        let (mut turns, start) = (Turns::new(Duration::from_secs(1), 1), Instant::now());
-        let mut at = |ms: u64| turns.at(start + Duration::from_millis(ms), 1) == Turn::Ask;
-        assert_eq!([0, 900, 5500, 5600, 6500].map(&mut at), [true, false, true, false, true]);
+    fn a_missed_turn_is_not_made_up_for() {
+        let mut turns = Turns::new(Duration::from_secs(1), 1);
+        let start = Instant::now();
+        let mut at = |seconds: f64| turns.comes(1, false, start + Duration::from_secs_f64(seconds));
+        assert!(at(0.0) && !at(0.5) && at(1.1) && !at(1.9) && at(2.0));
+        assert!(at(7.5) && !at(7.6) && !at(8.4) && at(8.5));
     }
 }
