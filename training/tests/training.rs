@@ -153,3 +153,46 @@ fn wrong_arguments_end_with_status_2_and_a_reason() {
         assert!(said.contains(reason), "{said}");
     }
 }
+
+#[test]
+fn adapters_change_their_matrices_by_a_product_of_low_rank_and_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 0, 10);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let lora = "lora = { rank = 2, alpha = 4.0, targets = [\"q_proj\", \"down_proj\"] }\nschedule";
+    std::fs::write(&recipe, text.replace("schedule", lora)).unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let model = done(train("tune", &recipe, &whole, "2").output().unwrap());
+    let mut child = train("tune", &recipe, &broken, "2").spawn().unwrap();
+    let began = Instant::now();
+    while losses(&broken).len() < 6 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = done(train("tune", &recipe, &broken, "2").output().unwrap());
+    assert_eq!(losses(&whole), losses(&broken));
+    let load = |folder: &str, file: &str| {
+        candle_core::safetensors::load(Path::new(folder.trim()).join(file), &Device::Cpu).unwrap()
+    };
+    let start = load(&whole.join("start").to_string_lossy(), "model.safetensors");
+    let (end, resumed) = (load(&model, "model.safetensors"), load(&again, "model.safetensors"));
+    let adapters = load(&model, "adapters.safetensors");
+    let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (name, before) in &start {
+        assert_eq!(values(&end[name]), values(&resumed[name]), "{name}");
+        let adapted = name.ends_with("q_proj.weight") && name.starts_with("language_model")
+            || name.ends_with("down_proj.weight");
+        let moves = adapted || name.contains("multi_modal_projector") || name == "image_newline";
+        assert_eq!(values(&end[name]) != values(before), moves, "{name}");
+        if adapted {
+            let key = name.replace("language_model.model.", "language_model.");
+            let [a, b] = ["a", "b"].map(|kind| &adapters[&format!("{kind}.{key}")]);
+            assert_eq!((a.dims()[0], b.dims()[1]), (2, 2));
+            let change = values(&(b.matmul(a).unwrap() * 2.0).unwrap());
+            for ((end, before), change) in values(&end[name]).iter().zip(values(before)).zip(change) {
+                assert!((end - before - change).abs() < 1e-6, "{name}: {before} + {change} is not {end}");
+            }
+        }
+    }
+}

@@ -1,7 +1,7 @@
 //! Checkpoints: what a run must remember to go on as if it had never stopped.
 //!
 //! Comes in: weights under training, optimizer, place in the recipe. Goes out: `step-N-stage-S/` folders, each a complete Hugging Face model plus
-//! `optimizer.safetensors` and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
+//! `optimizer.safetensors` (with adapters also `adapters.safetensors`) and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
 //! after all of it is on disk and stays until another one is named, so that a kill at any moment leaves a checkpoint that loads.
 
 use super::optimizer;
@@ -75,13 +75,13 @@ fn sync(folder: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Writes a checkpoint and makes it the latest; older ones are removed. A place that is already saved is not saved again. Where it cannot be
+/// Writes a checkpoint, with further files of `tensors`, and makes it the latest; older ones are removed. A place that is already saved is not saved again. Where it cannot be
 /// written, what was there before stays, and what was begun of it is removed.
 pub fn save(
     run: &Path,
     model: &Path,
     weights: &Weights,
-    moments: &BTreeMap<String, Tensor>,
+    tensors: &[(&str, BTreeMap<String, Tensor>)],
     state: &State,
 ) -> Result<PathBuf> {
     let name = format!("step-{}-stage-{}", state.total_steps, state.stage);
@@ -94,7 +94,7 @@ pub fn save(
         false => Ok(()),
     };
     clear(&partial)?;
-    if let Err(error) = fill(&partial, model, weights, moments, state) {
+    if let Err(error) = fill(&partial, model, weights, tensors, state) {
         clear(&partial).ok();
         return Err(error.context(format!("saving the checkpoint {}", folder.display())));
     }
@@ -115,13 +115,15 @@ fn fill(
     folder: &Path,
     model: &Path,
     weights: &Weights,
-    moments: &BTreeMap<String, Tensor>,
+    tensors: &[(&str, BTreeMap<String, Tensor>)],
     state: &State,
 ) -> Result<()> {
     std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
     copy_model_files(model, folder)?;
     weights::save(folder, weights)?;
-    optimizer::save(moments, &folder.join("optimizer.safetensors"))?;
+    for (name, tensors) in tensors {
+        optimizer::save(tensors, &folder.join(name))?;
+    }
     std::fs::write(folder.join("state.json"), serde_json::to_string_pretty(state)?)
         .context("writing state.json")?;
     sync(folder).with_context(|| format!("syncing {}", folder.display()))

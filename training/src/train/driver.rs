@@ -9,6 +9,7 @@ use super::curves::{self, Record};
 use super::encode::Encoder;
 use super::gradient::Batch;
 use super::guard::{self, Guard};
+use super::lora::{ADAPTERS, Adapters};
 use super::optimizer::{AdamW, squares};
 use super::ranks::{Transport, agree, barrier, exchange_numbers};
 use super::recipe::{Kind, Recipe, Stage};
@@ -65,7 +66,10 @@ struct Update {
 /// A stage on the way: everything that lives as long as it.
 struct Training<'a> {
     stage: &'a Stage,
+    config: Config,
+    /// Without the adapters.
     weights: Weights,
+    adapters: Option<Adapters>,
     optimizer: AdamW,
     network: Network,
     encoder: Encoder,
@@ -141,16 +145,24 @@ impl<'a> Driver<'a> {
         let mut config = Config::load(model)?;
         let mut weights = weights::load(model, &mut config, DType::F32, &Device::Cpu)?;
         agree(&mut *self.ranks, "the weights or their place in the recipe", &digest(&weights, state)?)?;
-        let vars = variables(&mut weights, stage.kind)?;
+        let adapters = match &stage.lora {
+            Some(lora) if state.step > 0 => Some(Adapters::restore(lora, &mut weights, model)?),
+            Some(lora) => Some(Adapters::new(lora, &weights, self.recipe.seed)?),
+            None => None,
+        };
+        let mut vars = variables(&mut weights, stage)?;
+        vars.extend(adapters.iter().flat_map(Adapters::variables));
         let mut optimizer = AdamW::new(vars, self.ranks.rank(), self.ranks.size());
         if state.step > 0 {
-            optimizer.restore(&model.join("optimizer.safetensors"))?;
+            optimizer.restore(&model.join(MOMENTS))?;
         }
         Ok(Training {
             stage,
-            network: Network::new(config.clone(), &weights)?,
+            network: Network::new(config.clone(), &merged(&weights, adapters.as_ref())?)?,
             encoder: Encoder::load(model, &config, self.recipe.masking, self.recipe.length_power)?,
+            config,
             weights,
+            adapters,
             optimizer,
             last: model.to_path_buf(),
         })
@@ -281,6 +293,9 @@ impl<'a> Driver<'a> {
         let factor = stage.schedule.factor(state.step, stage.steps);
         training.optimizer.step(&grads, norm, &stage.schedule, factor, &self.pools)?;
         training.optimizer.spread(ranks)?;
+        if let Some(adapters) = &training.adapters {
+            training.network = Network::new(training.config.clone(), &adapters.merge(&training.weights)?)?;
+        }
         let stop = all.iter().any(|numbers| numbers.first() == Some(&1.0));
         Ok(Update { loss: loss / weight, norm, squares, tokens: sum(2), flops: sum(3), stop })
     }
@@ -302,8 +317,12 @@ impl<'a> Driver<'a> {
                 guard::largest(names, vars)?,
                 training.last.display()
             );
-            let saved =
-                checkpoint::save(&self.run, &folder::start(&self.run), &training.weights, &moments, state);
+            let mut tensors = vec![(MOMENTS, moments)];
+            if let Some(adapters) = &training.adapters {
+                tensors.push((ADAPTERS, adapters.tensors(&training.weights)?));
+            }
+            let whole = merged(&training.weights, training.adapters.as_ref())?;
+            let saved = checkpoint::save(&self.run, &folder::start(&self.run), &whole, &tensors, state);
             saved.with_context(|| format!("the last good checkpoint is {}", training.last.display()))?;
         }
         barrier(&mut *self.ranks)?;
@@ -312,12 +331,22 @@ impl<'a> Driver<'a> {
     }
 }
 
+/// The moments' file in a checkpoint.
+const MOMENTS: &str = "optimizer.safetensors";
+
+/// Weights with what their adapters add.
+fn merged(weights: &Weights, adapters: Option<&Adapters>) -> Result<Weights> {
+    adapters.map_or_else(|| Ok(weights.clone()), |adapters| adapters.merge(weights))
+}
+
 /// Makes the tensors that a stage moves into variables, in place; the others stay constants and cost no gradient.
-fn variables(weights: &mut Weights, kind: Kind) -> Result<Vec<(String, Var)>> {
+fn variables(weights: &mut Weights, stage: &Stage) -> Result<Vec<(String, Var)>> {
     let mut vars = Vec::new();
     for (name, tensor) in weights.iter_mut() {
-        let moves = match kind {
-            Kind::Align => name.starts_with("multi_modal_projector"),
+        let projector = name.starts_with("multi_modal_projector");
+        let moves = match stage.kind {
+            Kind::Align => projector,
+            Kind::Tune if stage.lora.is_some() => projector || name == "image_newline",
             // The tower's last norm is saved for others but never used.
             Kind::Tune => !name.contains("post_layernorm"),
         };

@@ -4,7 +4,6 @@
 //! plain matrix products reach on these threads. Their quotient over time is the model FLOPs utilization (Chowdhery et al., PaLM, 2022,
 //! appendix B): what the update had to compute, not what the program happened to compute; norms, softmax and the pool are left out.
 
-use super::recipe::Kind;
 use std::time::{Duration, Instant};
 use utr_models::Config;
 use utr_models::network::Work;
@@ -13,9 +12,9 @@ use utr_models::ops::gemm::{View, gemm};
 /// Operations of one forward and backward pass: `6 N` per row of a part with `N` weights, and `12 heads dim` per layer and pair of rows that attend
 /// (PaLM's `12 L H Q T` per token, with only the pairs that the mask lets through).
 ///
-/// Of the 6, 2 are the forward pass, 2 the gradient of the rows and 2 the gradient of the weights: a frozen tower costs 2, a frozen decoder
-/// that must pass gradients on costs 4. The embedding table is a look-up; the head counts where it is asked, at the targets.
-pub fn flops(config: &Config, kind: Kind, work: &Work) -> f64 {
+/// Of the 6, 2 are the forward pass, 2 the gradient of the rows and 2 the gradient of the weights: with tower and decoder `frozen` (adapters of low rank
+/// are not counted) the tower costs 2, the decoder, which must pass gradients on, 4. The embedding table is a look-up; the head counts where it is asked, at the targets.
+pub fn flops(config: &Config, frozen: bool, work: &Work) -> f64 {
     let (v, t) = (&config.vision, &config.text);
     let [patches, rows, pairs, targets] =
         [work.patches, work.rows, work.pairs, work.targets].map(|count| count as f64);
@@ -25,12 +24,9 @@ pub fn flops(config: &Config, kind: Kind, work: &Work) -> f64 {
     let projector = (config.feature_channels() + t.hidden) * t.hidden;
     let attention = t.heads * t.head_dim;
     let block = 2 * t.hidden * (attention + t.kv_heads * t.head_dim) + 3 * t.hidden * t.intermediate;
-    let (frozen_tower, frozen_decoder) = match kind {
-        Kind::Align => (2.0, 4.0),
-        Kind::Tune => (6.0, 6.0),
-    };
-    patches * (frozen_tower * (tower as f64 + tower_attention) + 6.0 * projector as f64)
-        + frozen_decoder * (rows * (t.layers * block) as f64 + targets * (t.hidden * t.vocab) as f64)
+    let (per_tower, per_decoder) = if frozen { (2.0, 4.0) } else { (6.0, 6.0) };
+    patches * (per_tower * (tower as f64 + tower_attention) + 6.0 * projector as f64)
+        + per_decoder * (rows * (t.layers * block) as f64 + targets * (t.hidden * t.vocab) as f64)
         + 12.0 * pairs * (t.layers * attention) as f64
 }
 
@@ -112,9 +108,9 @@ mod tests {
         let decoder = count("language_model");
         let attention = 8.0 * (2 * 2 * 8 * 4) as f64;
         let want = 6.0 * (8.0 * (tower + projector) + attention + 10.0 * decoder);
-        assert_eq!(flops(&config, Kind::Tune, &work), want);
+        assert_eq!(flops(&config, false, &work), want);
         let align = 8.0 * (2.0 * tower + 6.0 * projector) + 2.0 * attention + 4.0 * 10.0 * decoder;
-        assert_eq!(flops(&config, Kind::Align, &work), align);
+        assert_eq!(flops(&config, true, &work), align);
     }
 
     #[test]

@@ -5,7 +5,7 @@
 //! number is an error that names its samples.
 
 use super::encode::Encoder;
-use super::recipe::Stage;
+use super::recipe::{Kind, Stage};
 use super::{flops, guard};
 use crate::sample::Sample;
 use crate::world::stream::world_stream;
@@ -128,7 +128,8 @@ impl Batch<'_> {
                 guard::largest(self.names, self.vars)?
             );
         }
-        let flops = flops::flops(&self.network.config, self.stage.kind, &work);
+        let frozen = self.stage.kind == Kind::Align || self.stage.lora.is_some();
+        let flops = flops::flops(&self.network.config, frozen, &work);
         Ok(Share { loss, weight, tokens: work.rows, flops, grads })
     }
 }

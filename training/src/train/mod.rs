@@ -14,6 +14,7 @@ pub mod flops;
 pub mod folder;
 pub mod gradient;
 pub mod guard;
+pub mod lora;
 pub mod optimizer;
 pub mod progress;
 pub mod ranks;

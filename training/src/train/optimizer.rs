@@ -90,6 +90,7 @@ impl Schedule {
 /// Matrices that Muon may move: not the tables of tokens, positions and patches, nor vectors.
 fn is_block_matrix(name: &str) -> bool {
     let inside = name.contains(".layers.") || name.starts_with("multi_modal_projector.");
+    // Adapters (`….lora_a`) are no matrices of their own.
     inside && name.ends_with(".weight") && !name.contains("norm")
 }
 
@@ -317,10 +318,10 @@ impl AdamW {
     }
 }
 
-/// Writes what [`AdamW::moments`] gathered.
-pub fn save(moments: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+/// Writes named tensors, such as [`AdamW::moments`].
+pub fn save(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
     let temporary = path.with_extension("tmp");
-    safetensors::serialize_to_file(moments.iter().map(|(k, v)| (k.as_str(), v)), None, &temporary)
+    safetensors::serialize_to_file(tensors.iter().map(|(k, v)| (k.as_str(), v)), None, &temporary)
         .with_context(|| format!("writing {}", temporary.display()))?;
     std::fs::rename(&temporary, path).with_context(|| format!("renaming {}", temporary.display()))
 }

@@ -293,4 +293,22 @@ mod tests {
         let waiting = join(&place(0, 2, port), Duration::from_millis(50));
         assert!(words(waiting).contains("waited for rank 1 of 2"));
     }
+
+    #[test]
+    fn a_rank_that_hangs_is_named_in_time() {
+        let port = port();
+        let hangs = std::thread::spawn(move || {
+            let ring = join(&place(1, 2, port), Duration::from_secs(20));
+            std::thread::sleep(Duration::from_secs(3));
+            drop(ring);
+        });
+        let mut ring = join(&place(0, 2, port), Duration::from_secs(1)).unwrap();
+        let begun = Instant::now();
+        let error = exchange_numbers(&mut ring, &[1.0]).unwrap_err().to_string();
+        assert!(
+            error.starts_with("rank 1 was silent for 1 s") && begun.elapsed() < Duration::from_secs(2),
+            "{error}"
+        );
+        hangs.join().unwrap();
+    }
 }
