@@ -44,7 +44,10 @@ fn lost(rank: usize, timeout: Duration, error: &io::Error) -> Broken {
             )
         }
         io::ErrorKind::InvalidData => format!("what rank {rank} sent is not understood: {error}"),
-        _ => format!("rank {rank} was lost: its connection closed, it ended or was killed ({error})"),
+        io::ErrorKind::UnexpectedEof => {
+            format!("rank {rank} was lost: its connection closed, it ended or was killed")
+        }
+        _ => format!("rank {rank} was lost: {error}; it ended, was killed or cannot be reached"),
     })
 }
 
