@@ -5,6 +5,7 @@
 //! after all of it is on disk and stays until another one is named, so that a kill at any moment leaves a checkpoint that loads.
 
 use super::optimizer;
+use super::recipe::Stage;
 use anyhow::{Context, Result};
 use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
@@ -37,6 +38,16 @@ pub struct State {
     pub samples: u64,
     /// Seconds of training in all.
     pub seconds: f64,
+}
+
+impl State {
+    /// One more update of a stage, which took so many seconds.
+    pub fn advance(&mut self, stage: &Stage, seconds: f64) {
+        self.step += 1;
+        self.total_steps += 1;
+        self.samples += stage.clips();
+        self.seconds += seconds;
+    }
 }
 
 /// The newest whole checkpoint under `run`, if any.

@@ -192,46 +192,25 @@ impl<'a> Driver<'a> {
             let update = self.update(&mut training, state).with_context(|| stops.clone())?;
             guard.add(update.loss);
             if let Some(what) = guard.diverged().filter(|_| report.is_some()) {
-                let batch = self.batch(&training, state);
-                let error = anyhow::anyhow!(
-                    "{what}; {}; {}. The samples of this update: {}. Lower lr or raise warmup",
-                    guard::steepest(training.optimizer.names(), &update.squares),
-                    guard::largest(training.optimizer.names(), training.optimizer.vars())?,
-                    batch.ids(0..stage.accumulate)
-                );
-                return Err(error.context(stops));
+                return Err(self.runaway(&training, state, &update, &what)?.context(stops));
             }
             stopped = update.stop;
-            let seconds = begun.elapsed().as_secs_f64();
-            let clips = (stage.micro_batch * stage.accumulate) as u64;
-            let lr = stage.schedule.lr * stage.schedule.factor(state.step, stage.steps);
-            (state.step, state.total_steps, state.samples) =
-                (state.step + 1, state.total_steps + 1, state.samples + clips);
-            state.seconds += seconds;
+            state.advance(stage, begun.elapsed().as_secs_f64());
             if let Some(report) = &mut report {
-                report.add(&Record {
-                    step: state.total_steps,
-                    stage: stage.name.clone(),
-                    loss: update.loss,
-                    lr,
-                    grad_norm: update.norm,
-                    samples_per_s: clips as f64 / seconds,
-                    samples: state.samples,
-                    tokens_per_s: update.tokens / seconds,
-                    utilization: update.flops / seconds / ceiling,
-                    time: events::seconds(),
-                    validation: self.validate(&training, state)?,
-                })?;
+                let record =
+                    self.record(&training, state, &update, [begun.elapsed().as_secs_f64(), ceiling])?;
+                report.add(&record).context(stops)?;
             }
             if state.total_steps.is_multiple_of(self.recipe.checkpoint_every) && state.step < stage.steps {
                 self.save(&mut training, state, guard.calm())?;
                 report.iter().try_for_each(Report::draw)?;
             }
         }
-        if state.step >= stage.steps {
+        let finished = state.step >= stage.steps;
+        if finished {
             (state.stage, state.step) = (state.stage + 1, 0);
         }
-        self.save(&mut training, state, true)?;
+        self.save(&mut training, state, finished || guard.calm())?;
         report.iter().try_for_each(|report| {
             report.finish();
             report.draw()
@@ -239,13 +218,52 @@ impl<'a> Driver<'a> {
         Ok((training.last, stopped))
     }
 
-    fn validate(&self, training: &Training<'_>, state: &State) -> Result<BTreeMap<String, f64>> {
-        match &self.options.validation {
+    /// What is written down of the update that led to `state`, which took so many seconds where these threads could have done so many
+    /// operations per second.
+    fn record(
+        &self,
+        training: &Training<'_>,
+        state: &State,
+        update: &Update,
+        [seconds, ceiling]: [f64; 2],
+    ) -> Result<Record> {
+        let stage = training.stage;
+        let validation = match &self.options.validation {
             Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
-                v.run(&training.network, &training.encoder, &self.pools)
+                v.run(&training.network, &training.encoder, &self.pools)?
             }
-            _ => Ok(BTreeMap::new()),
-        }
+            _ => BTreeMap::new(),
+        };
+        Ok(Record {
+            step: state.total_steps,
+            stage: stage.name.clone(),
+            loss: update.loss,
+            lr: stage.schedule.lr * stage.schedule.factor(state.step - 1, stage.steps),
+            grad_norm: update.norm,
+            samples_per_s: stage.clips() as f64 / seconds,
+            samples: state.samples,
+            tokens_per_s: update.tokens / seconds,
+            utilization: update.flops / seconds / ceiling,
+            time: events::seconds(),
+            validation,
+        })
+    }
+
+    /// Why a run ends whose loss has run away.
+    fn runaway(
+        &self,
+        training: &Training<'_>,
+        state: &State,
+        update: &Update,
+        what: &str,
+    ) -> Result<anyhow::Error> {
+        let (names, vars) = (training.optimizer.names(), training.optimizer.vars());
+        Ok(anyhow::anyhow!(
+            "{what}; {}; {}. The samples of this update: {}. Lower lr or raise warmup",
+            guard::steepest(names, &update.squares),
+            guard::largest(names, vars)?,
+            self.batch(training, state).ids(0..training.stage.accumulate)
+        ))
     }
 
     /// The update that `state` is at.

@@ -98,6 +98,13 @@ pub struct Stage {
     pub world: WorldConfig,
 }
 
+impl Stage {
+    /// Clips of one update.
+    pub fn clips(&self) -> u64 {
+        (self.micro_batch * self.accumulate) as u64
+    }
+}
+
 fn whole_window() -> usize {
     STEPS
 }
