@@ -58,6 +58,19 @@ pub struct Example {
     pub window: Option<usize>,
 }
 
+/// How much a batch makes the network read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Work {
+    /// Rows of the tower.
+    pub patches: usize,
+    /// Rows of the decoder, visual and text.
+    pub rows: usize,
+    /// Pairs of the decoder's rows that attend (see [`Sequence::pairs`]).
+    pub pairs: usize,
+    /// Rows whose logits are wanted.
+    pub targets: usize,
+}
+
 impl Network {
     /// Builds the network over `weights`, which may be variables under training.
     pub fn new(config: Config, weights: &Weights) -> Result<Self> {
@@ -83,14 +96,26 @@ impl Network {
         Ok(Tensor::cat(&[tokens.reshape((n * t, hidden))?, self.vision.newline().unsqueeze(0)?], 0)?)
     }
 
+    fn plan(&self, examples: &[Example]) -> Result<Plan> {
+        let Config { vision, video_token, .. } = &self.config;
+        Plan::new(examples, *video_token, vision.grid().pow(2), self.config.tokens_per_frame())
+    }
+
+    /// What [`Network::loss`] will read of these examples.
+    pub fn work(&self, examples: &[Example]) -> Result<Work> {
+        let plan = self.plan(examples)?;
+        let patches = examples.iter().filter_map(|e| e.patches.as_ref()).map(|p| p.dim(0));
+        Ok(Work {
+            patches: patches.sum::<candle_core::Result<usize>>()?,
+            rows: plan.rows,
+            pairs: plan.sequences.iter().map(Sequence::pairs).sum(),
+            targets: plan.labels.iter().map(Vec::len).sum(),
+        })
+    }
+
     /// Final-normed hidden rows of all examples one after the other, and the label of each target in them.
     pub fn hidden(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
-        let plan = Plan::new(
-            examples,
-            self.config.video_token,
-            self.config.vision.grid().pow(2),
-            self.config.tokens_per_frame(),
-        )?;
+        let plan = self.plan(examples)?;
         let embedded = self.decoder.embed(&plan.ids)?;
         let mut sources = vec![embedded];
         let patches: Vec<&Tensor> = examples.iter().filter_map(|e| e.patches.as_ref()).collect();

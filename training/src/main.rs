@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
+use utr_training::train::ranks::place::Place;
 use utr_training::train::recipe::Kind;
 use utr_training::{data, eval, experts, export, inspect, queries, run, tpl, tracks, world};
 
@@ -110,6 +111,7 @@ fn execute(command: Command) -> Result<()> {
         };
         ctrlc::set_handler(handler).context("listening for Ctrl-C")?;
     }
+    let place = || Place::resolve(|name| std::env::var(name).ok());
     match command {
         Command::World(args) => world::command::run(&args),
         Command::Annotate(args) => experts::command::run(&args),
@@ -118,8 +120,8 @@ fn execute(command: Command) -> Result<()> {
         Command::Mix(args) => queries::mix::run(&args),
         Command::Inspect(args) => inspect::command::run(&args),
         Command::Data(args) => data::run(&args),
-        Command::Align(args) => run::train(&args, Some(Kind::Align), &STOP).map(drop),
-        Command::Tune(args) => run::train(&args, None, &STOP).map(drop),
+        Command::Align(args) => run::train(&args, Some(Kind::Align), place()?.as_ref(), &STOP).map(drop),
+        Command::Tune(args) => run::train(&args, None, place()?.as_ref(), &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),
         Command::Eval(args) => eval::run(&args, &STOP),
         Command::Quantize { model, format, output } => {
@@ -134,6 +136,6 @@ fn execute(command: Command) -> Result<()> {
             println!("{}", output.display());
             Ok(())
         }
-        Command::Run(args) => run::run(&args, &STOP),
+        Command::Run(args) => run::run(&args, place()?.as_ref(), &STOP),
     }
 }

@@ -8,7 +8,11 @@ use crate::eval::{EvalArgs, SuiteKind};
 use crate::export::{Making, bundle_folder, export};
 use crate::tpl::{Scorer, Single};
 use crate::train::checkpoint;
-use crate::train::driver::{Driver, amendments};
+use crate::train::driver::{Driver, Options};
+use crate::train::folder::amendments;
+use crate::train::ranks::join::join;
+use crate::train::ranks::place::Place;
+use crate::train::ranks::{Alone, Transport};
 use crate::train::recipe::{Kind, Recipe};
 use crate::validate::Validation;
 use crate::world::conversations::{Mix, world_sample};
@@ -19,6 +23,7 @@ use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 use utr_models::atomic;
 use utr_runtime::decode::KvPrecision;
 
@@ -37,6 +42,12 @@ pub struct TrainArgs {
     /// Threads; each trains on its own clips
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
+    /// Updates between progress lines where standard error is not a terminal
+    #[arg(long, default_value_t = 20)]
+    pub log_every: usize,
+    /// Seconds that ranks wait for each other, at the start and in every update
+    #[arg(long, default_value_t = 600)]
+    pub rank_timeout: u64,
     /// Suite whose items are watched during training, such as training/worlds/val.toml
     #[arg(long)]
     pub validation: Option<PathBuf>,
@@ -62,6 +73,12 @@ pub struct RunArgs {
     /// Threads
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
+    /// Updates between progress lines where standard error is not a terminal
+    #[arg(long, default_value_t = 20)]
+    pub log_every: usize,
+    /// Seconds that ranks wait for each other, at the start and in every update
+    #[arg(long, default_value_t = 600)]
+    pub rank_timeout: u64,
     /// Suite watched during training
     #[arg(long, default_value = "training/worlds/val.toml")]
     pub validation: PathBuf,
@@ -75,8 +92,13 @@ fn folder(output: Option<&PathBuf>, recipe: &Recipe) -> PathBuf {
     output.cloned().unwrap_or_else(|| Path::new("runs").join(&recipe.name))
 }
 
-/// Runs the recipe's stages of one kind (`align`, `tune`), or all; prints the checkpoint.
-pub fn train(args: &TrainArgs, only: Option<Kind>, stop: &AtomicBool) -> Result<Option<PathBuf>> {
+/// Runs the recipe's stages of one kind (`align`, `tune`), or all; rank 0 prints the checkpoint. Without a `place` this process is alone.
+pub fn train(
+    args: &TrainArgs,
+    only: Option<Kind>,
+    place: Option<&Place>,
+    stop: &AtomicBool,
+) -> Result<Option<PathBuf>> {
     let recipe = Recipe::load(&args.recipe)?;
     let validation = args
         .validation
@@ -84,16 +106,23 @@ pub fn train(args: &TrainArgs, only: Option<Kind>, stop: &AtomicBool) -> Result<
         .map(|p| Validation::load(p, args.validation_pairs, args.validation_frames))
         .transpose()?;
     let run = folder(args.output.as_ref(), &recipe);
-    let model = Driver::new(&recipe, &run, args.workers, validation, args.amend, stop)?.train(only)?;
+    let ranks: Box<dyn Transport> = match place {
+        Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
+        None => Box::new(Alone),
+    };
+    let options = Options { workers: args.workers, amend: args.amend, log_every: args.log_every, validation };
+    let model = Driver::new(&recipe, &run, options, ranks, stop)?.train(only)?;
     match &model {
+        _ if place.is_some_and(|place| place.rank > 0) => {}
         Some(model) => println!("{}", model.display()),
         None => eprintln!("stopped; the same command goes on from the last checkpoint"),
     }
     Ok(model)
 }
 
-/// Runs `utr-train run`. What can be wrong is looked at first; what a stopped run had finished is not done again, but for the scores.
-pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
+/// Runs `utr-train run`. What can be wrong is looked at first; what a stopped run had finished is not done again, but for the scores. Of
+/// several ranks only rank 0 goes on once the training is done.
+pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
     Suite::load(&args.test)?;
     let run = folder(args.output.as_ref(), &recipe);
@@ -102,11 +131,16 @@ pub fn run(args: &RunArgs, stop: &AtomicBool) -> Result<()> {
         output: Some(run.clone()),
         amend: args.amend,
         workers: args.workers,
+        log_every: args.log_every,
+        rank_timeout: args.rank_timeout,
         validation: Some(args.validation.clone()),
         validation_pairs: 10,
         validation_frames: 32,
     };
-    let Some(model) = train(&train_args, None, stop)? else { return Ok(()) };
+    let Some(model) = train(&train_args, None, place, stop)? else { return Ok(()) };
+    if place.is_some_and(|place| place.rank > 0) {
+        return Ok(());
+    }
     let state = checkpoint::state(&model)?;
     let text = std::fs::read_to_string(&args.recipe).context("reading the recipe again")?;
     let amended = amendments(&run)?.lines().map(|line| format!("# {line}\n")).collect::<String>();

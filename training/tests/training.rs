@@ -3,78 +3,17 @@
 //! In: the binary that cargo built. Out: a failure that shows what a run folder held. Networks are as small as they can be; nothing here says
 //! how well they answer.
 
-use std::collections::BTreeMap;
+mod tiny;
+
 use std::path::{Path, PathBuf};
-use std::process::{Command, Output};
+use std::process::Command;
 use std::time::{Duration, Instant};
 
 use candle_core::Device;
 use utr_models::bundle::Bundle;
 use utr_runtime::interrupt::Interrupt;
 
-const UTR_TRAIN: &str = env!("CARGO_BIN_EXE_utr-train");
-
-/// A recipe with one `align` and one `tune` stage of so many updates.
-fn recipe(folder: &Path, align: usize, tune: usize) -> PathBuf {
-    recipe_of(folder, align, tune, "frames = [[1, 1.0], [6, 1.0]]")
-}
-
-fn recipe_of(folder: &Path, align: usize, tune: usize, frames: &str) -> PathBuf {
-    let stage = |kind: &str, steps: usize| {
-        format!(
-            r#"
-[[stages]]
-name = "{kind}"
-kind = "{kind}"
-steps = {steps}
-micro_batch = 1
-accumulate = 2
-{frames}
-schedule = {{ lr = 3e-3, muon = true }}
-mix = {{ skill_turns = 2, utr_turns = 1, caption_turns = 0, instruction_turns = 1 }}
-world = {{ min_objects = 1, max_objects = 2, max_occluders = 0, camera = false, textures = false, backdrops = false, large_only = true, held_out = "never" }}
-"#
-        )
-    };
-    let head = r#"
-name = "tiny"
-seed = 3
-checkpoint_every = 4
-validate_every = 1000
-quant = "q8_0"
-[sizes]
-image_size = 32
-patch = 8
-vision = [32, 64, 1, 2]
-decoder = [64, 96, 2, 4, 2]
-rope_theta = 10000.0
-max_positions = 2048
-vocab = 640
-"#;
-    let stages =
-        [("align", align), ("tune", tune)].into_iter().filter(|(_, n)| *n > 0).map(|(k, n)| stage(k, n));
-    let path = folder.join("recipe.toml");
-    std::fs::write(&path, head.to_string() + &stages.collect::<String>()).unwrap();
-    path
-}
-
-fn train(verb: &str, recipe: &Path, run: &Path, workers: &str) -> Command {
-    let mut command = Command::new(UTR_TRAIN);
-    command.args([verb, "--workers", workers, "--recipe"]).arg(recipe).arg("--output").arg(run);
-    command
-}
-
-fn done(output: Output) -> String {
-    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
-    String::from_utf8(output.stdout).unwrap()
-}
-
-/// Losses by update.
-fn losses(run: &Path) -> BTreeMap<u64, f64> {
-    let text = std::fs::read_to_string(run.join("log.jsonl")).unwrap_or_default();
-    let lines = text.lines().filter_map(|line| serde_json::from_str::<serde_json::Value>(line).ok());
-    lines.map(|r| (r["step"].as_u64().unwrap(), r["loss"].as_f64().unwrap())).collect()
-}
+use tiny::{UTR_TRAIN, done, losses, recipe, recipe_of, train};
 
 #[test]
 fn a_run_killed_at_any_moment_goes_on_to_the_same_losses() {
@@ -212,5 +151,48 @@ fn wrong_arguments_end_with_status_2_and_a_reason() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert_eq!(output.status.code(), Some(2), "{said}");
         assert!(said.contains(reason), "{said}");
+    }
+}
+
+#[test]
+fn adapters_change_their_matrices_by_a_product_of_low_rank_and_survive_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 0, 10);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let lora = "lora = { rank = 2, alpha = 4.0, targets = [\"q_proj\", \"down_proj\"] }\nschedule";
+    std::fs::write(&recipe, text.replace("schedule", lora)).unwrap();
+    let (whole, broken) = (folder.path().join("whole"), folder.path().join("broken"));
+    let model = done(train("tune", &recipe, &whole, "2").output().unwrap());
+    let mut child = train("tune", &recipe, &broken, "2").spawn().unwrap();
+    let began = Instant::now();
+    while losses(&broken).len() < 6 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = done(train("tune", &recipe, &broken, "2").output().unwrap());
+    assert_eq!(losses(&whole), losses(&broken));
+    let load = |folder: &str, file: &str| {
+        candle_core::safetensors::load(Path::new(folder.trim()).join(file), &Device::Cpu).unwrap()
+    };
+    let start = load(&whole.join("start").to_string_lossy(), "model.safetensors");
+    let (end, resumed) = (load(&model, "model.safetensors"), load(&again, "model.safetensors"));
+    let adapters = load(&model, "adapters.safetensors");
+    let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    for (name, before) in &start {
+        assert_eq!(values(&end[name]), values(&resumed[name]), "{name}");
+        let adapted = name.ends_with("q_proj.weight") && name.starts_with("language_model")
+            || name.ends_with("down_proj.weight");
+        let moves = adapted || name.contains("multi_modal_projector") || name == "image_newline";
+        assert_eq!(values(&end[name]) != values(before), moves, "{name}");
+        if adapted {
+            let key = name.replace("language_model.model.", "language_model.");
+            let [a, b] = ["a", "b"].map(|kind| &adapters[&format!("{kind}.{key}")]);
+            assert_eq!((a.dims()[0], b.dims()[1]), (2, 2));
+            let change = values(&(b.matmul(a).unwrap() * 2.0).unwrap());
+            for ((end, before), change) in values(&end[name]).iter().zip(values(before)).zip(change) {
+                assert!((end - before - change).abs() < 1e-6, "{name}: {before} + {change} is not {end}");
+            }
+        }
     }
 }

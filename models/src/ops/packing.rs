@@ -70,6 +70,11 @@ impl Sequence {
         self.positions().map(|p| p.saturating_sub(self.gap(p as usize).len() as u32))
     }
 
+    /// Pairs of rows of which the one sees the other, each row itself included: the scores that count.
+    pub fn pairs(&self) -> usize {
+        self.positions().map(|p| p as usize + 1 - self.gap(p as usize).len()).sum()
+    }
+
     /// Trunk rows that have left when the row at `position` is read; empty (and at the start) where there is no stream.
     pub(super) fn gap(&self, position: usize) -> Range<usize> {
         self.stream.map_or(0..0, |s| s.prefix..s.prefix + s.evicted(position))

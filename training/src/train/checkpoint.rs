@@ -1,12 +1,15 @@
 //! Checkpoints: what a run must remember to go on as if it had never stopped.
 //!
 //! Comes in: weights under training, optimizer, place in the recipe. Goes out: `step-N-stage-S/` folders, each a complete Hugging Face model plus
-//! `optimizer.safetensors` and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
+//! `optimizer.safetensors` (with adapters also `adapters.safetensors`) and `state.json`, and the file `latest` that names the newest whole one. A folder is named in `latest` only
 //! after all of it is on disk and stays until another one is named, so that a kill at any moment leaves a checkpoint that loads.
 
-use super::optimizer::AdamW;
+use super::optimizer;
+use super::recipe::Stage;
 use anyhow::{Context, Result};
+use candle_core::Tensor;
 use serde::{Deserialize, Serialize};
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use utr_models::atomic;
 use utr_models::weights::{self, Weights};
@@ -35,6 +38,16 @@ pub struct State {
     pub samples: u64,
     /// Seconds of training in all.
     pub seconds: f64,
+}
+
+impl State {
+    /// One more update of a stage, which took so many seconds.
+    pub fn advance(&mut self, stage: &Stage, seconds: f64) {
+        self.step += 1;
+        self.total_steps += 1;
+        self.samples += stage.clips();
+        self.seconds += seconds;
+    }
 }
 
 /// The newest whole checkpoint under `run`, if any.
@@ -73,12 +86,13 @@ fn sync(folder: &Path) -> std::io::Result<()> {
     std::fs::File::open(folder)?.sync_all()
 }
 
-/// Writes a checkpoint and makes it the latest; older ones are removed. A place that is already saved is not saved again.
+/// Writes a checkpoint, with further files of `tensors`, and makes it the latest; older ones are removed. A place that is already saved is not saved again. Where it cannot be
+/// written, what was there before stays, and what was begun of it is removed.
 pub fn save(
     run: &Path,
     model: &Path,
     weights: &Weights,
-    optimizer: &AdamW,
+    tensors: &[(&str, BTreeMap<String, Tensor>)],
     state: &State,
 ) -> Result<PathBuf> {
     let name = format!("step-{}-stage-{}", state.total_steps, state.stage);
@@ -86,18 +100,16 @@ pub fn save(
         return Ok(newest);
     }
     let (folder, partial) = (run.join(&name), run.join(format!("{name}.partial")));
-    if partial.exists() {
-        std::fs::remove_dir_all(&partial).with_context(|| format!("removing {}", partial.display()))?;
+    let clear = |folder: &Path| match folder.exists() {
+        true => std::fs::remove_dir_all(folder).with_context(|| format!("removing {}", folder.display())),
+        false => Ok(()),
+    };
+    clear(&partial)?;
+    if let Err(error) = fill(&partial, model, weights, tensors, state) {
+        clear(&partial).ok();
+        return Err(error.context(format!("saving the checkpoint {}", folder.display())));
     }
-    std::fs::create_dir_all(&partial).with_context(|| format!("creating {}", partial.display()))?;
-    copy_model_files(model, &partial)?;
-    weights::save(&partial, weights)?;
-    optimizer.save(&partial.join("optimizer.safetensors"))?;
-    std::fs::write(partial.join("state.json"), serde_json::to_string_pretty(state)?)?;
-    sync(&partial).with_context(|| format!("syncing {}", partial.display()))?;
-    if folder.exists() {
-        std::fs::remove_dir_all(&folder).with_context(|| format!("removing {}", folder.display()))?;
-    }
+    clear(&folder)?;
     std::fs::rename(&partial, &folder).with_context(|| format!("renaming {}", partial.display()))?;
     atomic::write(&run.join("latest"), name.as_bytes())?;
     for entry in std::fs::read_dir(run)?.flatten() {
@@ -107,6 +119,25 @@ pub fn save(
         }
     }
     Ok(folder)
+}
+
+/// Everything of a checkpoint, on disk.
+fn fill(
+    folder: &Path,
+    model: &Path,
+    weights: &Weights,
+    tensors: &[(&str, BTreeMap<String, Tensor>)],
+    state: &State,
+) -> Result<()> {
+    std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
+    copy_model_files(model, folder)?;
+    weights::save(folder, weights)?;
+    for (name, tensors) in tensors {
+        optimizer::save(tensors, &folder.join(name))?;
+    }
+    std::fs::write(folder.join("state.json"), serde_json::to_string_pretty(state)?)
+        .context("writing state.json")?;
+    sync(folder).with_context(|| format!("syncing {}", folder.display()))
 }
 
 /// Reads `state.json` of a checkpoint.

@@ -11,7 +11,7 @@ use std::io::Write;
 use std::path::Path;
 
 /// One line of the log.
-#[derive(Clone, Debug, Serialize, Deserialize)]
+#[derive(Clone, Debug, Default, Serialize, Deserialize)]
 pub struct Record {
     /// Updates done in all.
     pub step: usize,
@@ -27,6 +27,15 @@ pub struct Record {
     pub samples_per_s: f64,
     /// Clips seen in all.
     pub samples: u64,
+    /// Rows that the decoder read a second, visual and text.
+    #[serde(default)]
+    pub tokens_per_s: f64,
+    /// Model FLOPs utilization (see [`super::flops`]), 0 to 1.
+    #[serde(default)]
+    pub utilization: f64,
+    /// When it was written, seconds since 1970.
+    #[serde(default)]
+    pub time: f64,
     /// Share of validation items answered word for word, per skill; only on validation steps.
     #[serde(default, skip_serializing_if = "BTreeMap::is_empty")]
     pub validation: BTreeMap<String, f64>,

@@ -1,38 +1,43 @@
-//! The loop: draw clips, run workers, add gradients, update, log, checkpoint.
+//! The loop: gradients of the micro-batches, their sum over the ranks, update, log, checkpoint.
 //!
-//! Comes in: a recipe and a run folder. Goes out: the finished checkpoint. Each worker is one thread that draws its own clips, renders them and runs
-//! forward and backward alone; gradients are added in the order of the micro-batches, so that the result does not depend on
-//! how many workers there are. A stopped run goes on from its last checkpoint with the same clips and the same losses.
+//! Comes in: a recipe, a run folder and the other ranks. Goes out: the finished checkpoint. Gradients are added in the order of the micro-batches, so
+//! that the result does not depend on how many workers or ranks there are. A stopped run goes on from its last checkpoint with the same
+//! clips and the same losses; one that fails keeps it and tells the other ranks. Only rank 0 writes; all read the run folder.
 
 use super::checkpoint::{self, State};
 use super::curves::{self, Record};
 use super::encode::Encoder;
-use super::optimizer::AdamW;
+use super::gradient::Batch;
+use super::guard::{self, Guard};
+use super::lora::{ADAPTERS, Adapters};
+use super::optimizer::{AdamW, squares};
+use super::ranks::{Transport, agree, barrier, exchange_numbers};
 use super::recipe::{Kind, Recipe, Stage};
+use super::report::{self, Report};
+use super::{events, flops, folder};
+use crate::parts::Shard;
 use crate::validate::Validation;
-use crate::world::stream::world_stream;
-use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device, Var};
-use indicatif::{ProgressBar, ProgressStyle};
-use rand::{Rng, SeedableRng};
-use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
-use std::io::Write;
 use std::path::{Path, PathBuf};
-use std::sync::Mutex;
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
+use utr_models::Config;
 use utr_models::network::Network;
 use utr_models::weights::{self, Weights};
-use utr_models::{Config, atomic};
 
-/// One worker's share of an update.
-struct Share {
-    loss: f64,
-    weight: f64,
-    grads: Vec<Vec<f32>>,
+/// How a recipe is run.
+pub struct Options {
+    /// Threads of this rank; each trains on its own clips.
+    pub workers: usize,
+    /// Takes a changed recipe and writes the change down.
+    pub amend: bool,
+    /// Updates between plain progress lines.
+    pub log_every: usize,
+    /// What is watched meanwhile.
+    pub validation: Option<Validation>,
 }
 
 /// A recipe in progress.
@@ -40,48 +45,81 @@ pub struct Driver<'a> {
     recipe: &'a Recipe,
     run: PathBuf,
     pools: Vec<rayon::ThreadPool>,
-    validation: Option<Validation>,
-    amend: bool,
+    options: Options,
+    ranks: Box<dyn Transport>,
     stop: &'a AtomicBool,
 }
 
+/// What one update came to, on all ranks.
+struct Update {
+    loss: f64,
+    /// Norm of the whole gradient.
+    norm: f64,
+    /// Sum of squares of each variable's gradient.
+    squares: Vec<f64>,
+    tokens: f64,
+    flops: f64,
+    /// Some rank was asked to stop.
+    stop: bool,
+}
+
+/// A stage on the way: everything that lives as long as it.
+struct Training<'a> {
+    stage: &'a Stage,
+    config: Config,
+    /// Without the adapters.
+    weights: Weights,
+    adapters: Option<Adapters>,
+    optimizer: AdamW,
+    network: Network,
+    encoder: Encoder,
+    /// The checkpoint that is known to be good.
+    last: PathBuf,
+}
+
 impl<'a> Driver<'a> {
-    /// Prepares `workers` threads; `stop` asks for a checkpoint and an early, clean end. A run goes on only with the recipe it began with, as
-    /// far as it has come; with `amend` another one is taken and the change is written down.
+    /// Prepares the workers; `stop` asks for a checkpoint and an early, clean end. A run goes on only with the recipe it began with, as
+    /// far as it has come, or with an amended one.
     pub fn new(
         recipe: &'a Recipe,
         run: &Path,
-        workers: usize,
-        validation: Option<Validation>,
-        amend: bool,
+        options: Options,
+        ranks: Box<dyn Transport>,
         stop: &'a AtomicBool,
     ) -> Result<Self> {
+        for stage in &recipe.stages {
+            ensure!(
+                ranks.size() <= stage.accumulate,
+                "stage {} has {} micro-batches an update (accumulate): too few for {} ranks",
+                stage.name,
+                stage.accumulate,
+                ranks.size()
+            );
+        }
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pools = (0..workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
-        std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
-        Ok(Self { recipe, run: run.to_path_buf(), pools, validation, amend, stop })
-    }
-
-    /// The model that the run began with; its files besides the weights belong to every checkpoint.
-    fn start(&self) -> PathBuf {
-        self.run.join("start")
+        let pools =
+            (0..options.workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
+        Ok(Self { recipe, run: run.to_path_buf(), pools, options, ranks, stop })
     }
 
     /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind.
     /// Returns the final checkpoint, or `None` where it was stopped.
-    pub fn train(&self, only: Option<Kind>) -> Result<Option<PathBuf>> {
-        let mut model = match checkpoint::latest(&self.run)? {
-            Some(folder) => folder,
-            None => {
-                let folder = self.start();
-                if !folder.join("model.safetensors").exists() {
-                    super::start::start(self.recipe, &folder)?;
-                }
-                folder
-            }
-        };
-        let mut state = if model.ends_with("start") { State::default() } else { checkpoint::state(&model)? };
-        self.bind(&state)?;
+    pub fn train(&mut self, only: Option<Kind>) -> Result<Option<PathBuf>> {
+        let result = self.stages(only);
+        if let Err(error) = &result {
+            self.ranks.abort(&format!("{error:#}"));
+        }
+        result
+    }
+
+    fn stages(&mut self, only: Option<Kind>) -> Result<Option<PathBuf>> {
+        let told = format!("{}\n{only:?}\n{}", env!("CARGO_PKG_VERSION"), toml::to_string(self.recipe)?);
+        agree(&mut *self.ranks, "the recipe, the command or the program's version", &Sha256::digest(told))?;
+        if self.ranks.rank() == 0 {
+            folder::begin(self.recipe, &self.run, self.options.amend)?;
+        }
+        barrier(&mut *self.ranks)?;
+        let (mut model, mut state) = folder::place(&self.run)?;
         let before = state.total_steps;
         while let Some(stage) = self.recipe.stages.get(state.stage) {
             if only.is_some_and(|kind| kind != stage.kind) {
@@ -93,219 +131,240 @@ impl<'a> Driver<'a> {
                 );
                 break;
             }
-            model = self.stage(stage, &model, &mut state)?;
-            if self.stop.load(Ordering::Relaxed) {
+            let stopped;
+            (model, stopped) = self.stage(stage, &model, &mut state)?;
+            if stopped {
                 return Ok(None);
             }
         }
         Ok(Some(model))
     }
 
-    /// Ties the run folder to its recipe, so that a bundle names the recipe that made it.
-    fn bind(&self, state: &State) -> Result<()> {
-        let path = self.run.join("recipe.toml");
-        if path.exists() {
-            let change = Recipe::load(&path)?.departs(self.recipe, state.stage);
-            if let Some(what) = change {
-                ensure!(
-                    self.amend,
-                    "{} was made with another recipe: {what} differs. Go on with {}, name another folder with --output, or take the \
-                     change with --amend",
-                    self.run.display(),
-                    path.display()
-                );
-                let line = format!("after update {}: {what} changed\n", state.total_steps);
-                let known = amendments(&self.run)?;
-                atomic::write(&self.run.join(AMENDMENTS), (known + &line).as_bytes())?;
-            }
-        }
-        Ok(atomic::write(&path, toml::to_string(self.recipe)?.as_bytes())?)
-    }
-
-    /// Trains one stage from a checkpoint; returns its last checkpoint.
-    fn stage(&self, stage: &Stage, model: &Path, state: &mut State) -> Result<PathBuf> {
+    /// Loads what a stage needs from a checkpoint; all ranks must find the same.
+    fn load<'s>(&mut self, stage: &'s Stage, model: &Path, state: &State) -> Result<Training<'s>> {
         let mut config = Config::load(model)?;
         let mut weights = weights::load(model, &mut config, DType::F32, &Device::Cpu)?;
-        let vars = variables(&mut weights, stage.kind)?;
-        let mut optimizer = AdamW::new(vars);
-        let moments = model.join("optimizer.safetensors");
+        agree(&mut *self.ranks, "the weights or their place in the recipe", &digest(&weights, state)?)?;
+        let adapters = match &stage.lora {
+            Some(lora) if state.step > 0 => Some(Adapters::restore(lora, &mut weights, model)?),
+            Some(lora) => Some(Adapters::new(lora, &weights, self.recipe.seed)?),
+            None => None,
+        };
+        let mut vars = variables(&mut weights, stage)?;
+        vars.extend(adapters.iter().flat_map(Adapters::variables));
+        let mut optimizer = AdamW::new(vars, self.ranks.rank(), self.ranks.size());
         if state.step > 0 {
-            optimizer.restore(&moments)?;
+            optimizer.restore(&model.join(MOMENTS))?;
         }
-        let network = Network::new(config.clone(), &weights)?;
-        let encoder = Encoder::load(model, &config, self.recipe.masking, self.recipe.length_power)?;
-        let log = self.run.join("log.jsonl");
-        curves::cut(&log, state.total_steps)?;
-        let bar = progress(stage, state.step);
-        let mut last = model.to_path_buf();
-        while state.step < stage.steps && !self.stop.load(Ordering::Relaxed) {
+        Ok(Training {
+            stage,
+            network: Network::new(config.clone(), &merged(&weights, adapters.as_ref())?)?,
+            encoder: Encoder::load(model, &config, self.recipe.masking, self.recipe.length_power)?,
+            config,
+            weights,
+            adapters,
+            optimizer,
+            last: model.to_path_buf(),
+        })
+    }
+
+    /// Trains one stage from a checkpoint; returns its last checkpoint and whether it was stopped.
+    fn stage(&mut self, stage: &Stage, model: &Path, state: &mut State) -> Result<(PathBuf, bool)> {
+        let mut training = self.load(stage, model, state)?;
+        let own = flops::ceiling(&self.pools);
+        let ceiling = exchange_numbers(&mut *self.ranks, &[own])?.iter().flatten().sum::<f64>();
+        let mut report = match self.ranks.rank() {
+            0 => Some(Report::open(&self.run, stage, state, self.options.log_every)?),
+            _ => None,
+        };
+        let known = if report.is_some() { curves::read(&report::log(&self.run))? } else { Vec::new() };
+        let mut guard = Guard::new(known[known.len().saturating_sub(state.step)..].iter().map(|r| r.loss));
+        let mut stopped = false;
+        while state.step < stage.steps && !stopped {
             let begun = Instant::now();
-            let factor = stage.schedule.factor(state.step, stage.steps);
-            let (loss, grads) = self.gradients(stage, state, &network, &encoder, &optimizer)?;
-            let norm = optimizer.step(&grads, &stage.schedule, factor, &self.pools)?;
-            if !loss.is_finite() || !norm.is_finite() {
-                bail!(
-                    "stage {} diverged at update {}: loss {loss}, gradient norm {norm}; the last good checkpoint is {}. Lower lr or raise warmup.",
-                    stage.name,
-                    state.step,
-                    last.display()
-                );
+            let stops = format!(
+                "stage {} stopped at its update {} (update {} of the run); the last good checkpoint is {}",
+                stage.name,
+                state.step + 1,
+                state.total_steps + 1,
+                training.last.display()
+            );
+            let update = self.update(&mut training, state).with_context(|| stops.clone())?;
+            guard.add(update.loss);
+            if let Some(what) = guard.diverged().filter(|_| report.is_some()) {
+                return Err(self.runaway(&training, state, &update, &what)?.context(stops));
             }
-            let clips = (stage.micro_batch * stage.accumulate) as u64;
-            let seconds = begun.elapsed().as_secs_f64();
-            (state.step, state.total_steps, state.samples) =
-                (state.step + 1, state.total_steps + 1, state.samples + clips);
-            state.seconds += seconds;
-            let validation = match &self.validation {
-                Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
-                    v.run(&network, &encoder, &self.pools)?
-                }
-                _ => BTreeMap::new(),
-            };
-            let record = Record {
-                step: state.total_steps,
-                stage: stage.name.clone(),
-                loss,
-                lr: stage.schedule.lr * factor,
-                grad_norm: norm,
-                samples_per_s: clips as f64 / seconds,
-                samples: state.samples,
-                validation,
-            };
-            curves::append(&log, &record)?;
-            show(&bar, &record);
+            stopped = update.stop;
+            state.advance(stage, begun.elapsed().as_secs_f64());
+            if let Some(report) = &mut report {
+                let record =
+                    self.record(&training, state, &update, [begun.elapsed().as_secs_f64(), ceiling])?;
+                report.add(&record).context(stops)?;
+            }
             if state.total_steps.is_multiple_of(self.recipe.checkpoint_every) && state.step < stage.steps {
-                last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
-                curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
+                self.save(&mut training, state, guard.calm())?;
+                report.iter().try_for_each(Report::draw)?;
             }
         }
-        if state.step >= stage.steps {
+        let finished = state.step >= stage.steps;
+        if finished {
             (state.stage, state.step) = (state.stage + 1, 0);
         }
-        last = checkpoint::save(&self.run, &self.start(), &weights, &optimizer, state)?;
-        curves::draw(&curves::read(&log)?, &self.run.join("loss.svg"))?;
-        bar.finish();
-        Ok(last)
+        self.save(&mut training, state, finished || guard.calm())?;
+        report.iter().try_for_each(|report| {
+            report.finish();
+            report.draw()
+        })?;
+        Ok((training.last, stopped))
     }
 
-    /// Mean loss of one update and its gradients, one flat vector per variable.
-    fn gradients(
+    /// What is written down of the update that led to `state`, which took so many seconds where these threads could have done so many
+    /// operations per second.
+    fn record(
         &self,
-        stage: &Stage,
+        training: &Training<'_>,
         state: &State,
-        network: &Network,
-        encoder: &Encoder,
-        optimizer: &AdamW,
-    ) -> Result<(f64, Vec<Vec<f32>>)> {
-        let next = AtomicUsize::new(0);
-        let shares: Mutex<Vec<Option<Result<Share>>>> =
-            Mutex::new((0..stage.accumulate).map(|_| None).collect());
-        std::thread::scope(|scope| {
-            for pool in &self.pools {
-                scope.spawn(|| {
-                    pool.install(|| {
-                        loop {
-                            let i = next.fetch_add(1, Ordering::Relaxed);
-                            if i >= stage.accumulate {
-                                break;
-                            }
-                            let share = self.share(stage, state, i, network, encoder, optimizer);
-                            if let Ok(mut shares) = shares.lock() {
-                                shares[i] = Some(share);
-                            }
-                        }
-                    })
-                });
+        update: &Update,
+        [seconds, ceiling]: [f64; 2],
+    ) -> Result<Record> {
+        let stage = training.stage;
+        let validation = match &self.options.validation {
+            Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
+                v.run(&training.network, &training.encoder, &self.pools)?
             }
-        });
-        let shares = shares.into_inner().map_err(|_| anyhow::anyhow!("a training worker panicked"))?;
-        let mut sum: Option<Share> = None;
-        for share in shares {
-            let share = share.context("a training worker stopped early")??;
-            match &mut sum {
-                None => sum = Some(share),
-                Some(sum) => {
-                    (sum.loss, sum.weight) = (sum.loss + share.loss, sum.weight + share.weight);
-                    for (a, b) in sum.grads.iter_mut().flatten().zip(share.grads.iter().flatten()) {
-                        *a += b;
-                    }
-                }
-            }
-        }
-        let Share { loss, weight, mut grads } = sum.context("an update without micro-batches")?;
-        ensure!(weight > 0.0, "an update without a single target token");
-        grads.iter_mut().flatten().for_each(|g| *g /= weight as f32);
-        Ok((loss / weight, grads))
-    }
-
-    /// One micro-batch: its clips follow from the recipe's seed, the stage and the update, and from nothing else. Twins stand in the same
-    /// update, side by side where the micro-batch is even: what their questions have in common cancels in the gradient, what tells the
-    /// clips apart stays.
-    fn share(
-        &self,
-        stage: &Stage,
-        state: &State,
-        index: usize,
-        network: &Network,
-        encoder: &Encoder,
-        optimizer: &AdamW,
-    ) -> Result<Share> {
-        let batch = stage.micro_batch as u64;
-        let first = state.step as u64 * batch * stage.accumulate as u64 + index as u64 * batch;
-        let mut rng = ChaCha8Rng::seed_from_u64(clip_index(self.recipe.seed, state.stage, first));
-        let odds: f32 = stage.frames.iter().map(|(_, odds)| odds).sum();
-        let mut draw = rng.random_range(0.0..odds);
-        let frames = stage.frames.iter().find(|(_, odds)| {
-            draw -= odds;
-            draw < 0.0
-        });
-        let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
-        let examples = (0..batch)
-            .map(|i| {
-                let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
-                let seed = clip_seed(Split::Train, clip_index(self.recipe.seed, state.stage, pair));
-                let sample = world_stream(seed, twin, &stage.mix, &stage.world, frames, stage.window);
-                encoder.example(&sample, &network.vision)
-            })
-            .collect::<Result<Vec<_>>>()?;
-        let (loss, weight) = network.loss(&examples)?;
-        let grads = loss.backward()?;
-        let flat = |var: &Var| match grads.get(var) {
-            Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
-            None => Ok(vec![0.0; var.elem_count()]),
+            _ => BTreeMap::new(),
         };
-        let grads = optimizer.vars().iter().map(flat).collect::<Result<_>>()?;
-        Ok(Share { loss: f64::from(loss.to_scalar::<f32>()?), weight, grads })
+        Ok(Record {
+            step: state.total_steps,
+            stage: stage.name.clone(),
+            loss: update.loss,
+            lr: stage.schedule.lr * stage.schedule.factor(state.step - 1, stage.steps),
+            grad_norm: update.norm,
+            samples_per_s: stage.clips() as f64 / seconds,
+            samples: state.samples,
+            tokens_per_s: update.tokens / seconds,
+            utilization: update.flops / seconds / ceiling,
+            time: events::seconds(),
+            validation,
+        })
+    }
+
+    /// Why a run ends whose loss has run away.
+    fn runaway(
+        &self,
+        training: &Training<'_>,
+        state: &State,
+        update: &Update,
+        what: &str,
+    ) -> Result<anyhow::Error> {
+        let (names, vars) = (training.optimizer.names(), training.optimizer.vars());
+        Ok(anyhow::anyhow!(
+            "{what}; {}; {}. The samples of this update: {}. Lower lr or raise warmup",
+            guard::steepest(names, &update.squares),
+            guard::largest(names, vars)?,
+            self.batch(training, state).ids(0..training.stage.accumulate)
+        ))
+    }
+
+    /// The update that `state` is at.
+    fn batch<'t>(&self, training: &'t Training<'_>, state: &State) -> Batch<'t> {
+        Batch {
+            seed: self.recipe.seed,
+            number: state.stage,
+            stage: training.stage,
+            step: state.step,
+            network: &training.network,
+            encoder: &training.encoder,
+            names: training.optimizer.names(),
+            vars: training.optimizer.vars(),
+        }
+    }
+
+    /// One update: this rank's micro-batches, the sum of all, this rank's variables, everybody's variables.
+    fn update(&mut self, training: &mut Training<'_>, state: &State) -> Result<Update> {
+        let stage = training.stage;
+        let ranks = &mut *self.ranks;
+        let place = Shard { index: ranks.rank(), of: ranks.size() };
+        let shares = self.batch(training, state).shares(place.range(stage.accumulate), &self.pools)?;
+        let ranks = &mut *self.ranks;
+        let mut mine = vec![f64::from(u8::from(self.stop.load(Ordering::Relaxed)))];
+        mine.extend(shares.iter().flat_map(|s| [s.loss, s.weight, s.tokens as f64, s.flops]));
+        let all = exchange_numbers(ranks, &mine)?;
+        let sum = |column: usize| {
+            let micro = all.iter().flat_map(|numbers| numbers.get(1..).unwrap_or_default().chunks_exact(4));
+            micro.map(|numbers| numbers[column]).sum::<f64>()
+        };
+        let (loss, weight) = (sum(0), sum(1));
+        ensure!(weight > 0.0, "an update without a single target token");
+        let terms = shares.into_iter().map(|share| share.grads).collect();
+        let mut grads = ranks.reduce(terms, training.optimizer.owners())?;
+        grads.iter_mut().flatten().for_each(|g| *g /= weight as f32);
+        let squares: Vec<f64> = exchange_numbers(ranks, &squares(&grads))?.into_iter().flatten().collect();
+        let norm = squares.iter().sum::<f64>().sqrt();
+        if !norm.is_finite() {
+            bail!(
+                "the gradient's norm is {norm}; {}. The samples of this update: {}. Lower lr or raise warmup",
+                guard::largest(training.optimizer.names(), training.optimizer.vars())?,
+                self.batch(training, state).ids(0..stage.accumulate)
+            );
+        }
+        let factor = stage.schedule.factor(state.step, stage.steps);
+        training.optimizer.step(&grads, norm, &stage.schedule, factor, &self.pools)?;
+        training.optimizer.spread(ranks)?;
+        if let Some(adapters) = &training.adapters {
+            training.network = Network::new(training.config.clone(), &adapters.merge(&training.weights)?)?;
+        }
+        let stop = all.iter().any(|numbers| numbers.first() == Some(&1.0));
+        Ok(Update { loss: loss / weight, norm, squares, tokens: sum(2), flops: sum(3), stop })
+    }
+
+    /// Writes a checkpoint, on rank 0, unless rank 0 finds it not worth keeping.
+    fn save(&mut self, training: &mut Training<'_>, state: &State, calm: bool) -> Result<()> {
+        let ranks = &mut *self.ranks;
+        let word = exchange_numbers(ranks, &[f64::from(u8::from(calm))])?;
+        if word.first().and_then(|word| word.first()) != Some(&1.0) {
+            return Ok(());
+        }
+        let moments = training.optimizer.moments(ranks)?;
+        if ranks.rank() == 0 {
+            let (names, vars) = (training.optimizer.names(), training.optimizer.vars());
+            ensure!(
+                guard::finite(vars)?,
+                "after update {} {}: it is not saved. The last good checkpoint is {}. Lower lr or raise warmup",
+                state.total_steps,
+                guard::largest(names, vars)?,
+                training.last.display()
+            );
+            let mut tensors = vec![(MOMENTS, moments)];
+            if let Some(adapters) = &training.adapters {
+                tensors.push((ADAPTERS, adapters.tensors(&training.weights)?));
+            }
+            let whole = merged(&training.weights, training.adapters.as_ref())?;
+            let saved = checkpoint::save(&self.run, &folder::start(&self.run), &whole, &tensors, state);
+            saved.with_context(|| format!("the last good checkpoint is {}", training.last.display()))?;
+        }
+        barrier(&mut *self.ranks)?;
+        training.last = folder::place(&self.run)?.0;
+        Ok(())
     }
 }
 
-/// What was changed of a run's recipe on the way; lines of text.
-const AMENDMENTS: &str = "amendments.txt";
+/// The moments' file in a checkpoint.
+const MOMENTS: &str = "optimizer.safetensors";
 
-/// The changes that a run's recipe went through, empty where there were none.
-pub fn amendments(run: &Path) -> Result<String> {
-    let path = run.join(AMENDMENTS);
-    if !path.exists() {
-        return Ok(String::new());
-    }
-    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
-}
-
-/// Index within the training split of clip `n` of a stage; those of other seeds and stages lie elsewhere (2^62 places, so that a
-/// collision is as good as impossible).
-pub fn clip_index(seed: u64, stage: usize, n: u64) -> u64 {
-    let digest = Sha256::digest(format!("{seed}/{stage}/{n}").as_bytes());
-    let mut bytes = [0; 8];
-    bytes.copy_from_slice(&digest[..8]);
-    u64::from_le_bytes(bytes) >> 2
+/// Weights with what their adapters add.
+fn merged(weights: &Weights, adapters: Option<&Adapters>) -> Result<Weights> {
+    adapters.map_or_else(|| Ok(weights.clone()), |adapters| adapters.merge(weights))
 }
 
 /// Makes the tensors that a stage moves into variables, in place; the others stay constants and cost no gradient.
-fn variables(weights: &mut Weights, kind: Kind) -> Result<Vec<(String, Var)>> {
+fn variables(weights: &mut Weights, stage: &Stage) -> Result<Vec<(String, Var)>> {
     let mut vars = Vec::new();
     for (name, tensor) in weights.iter_mut() {
-        let moves = match kind {
-            Kind::Align => name.starts_with("multi_modal_projector"),
+        let projector = name.starts_with("multi_modal_projector");
+        let moves = match stage.kind {
+            Kind::Align => projector,
+            Kind::Tune if stage.lora.is_some() => projector || name == "image_newline",
             // The tower's last norm is saved for others but never used.
             Kind::Tune => !name.contains("post_layernorm"),
         };
@@ -318,30 +377,15 @@ fn variables(weights: &mut Weights, kind: Kind) -> Result<Vec<(String, Var)>> {
     Ok(vars)
 }
 
-fn progress(stage: &Stage, done: usize) -> ProgressBar {
-    let bar = ProgressBar::new(stage.steps as u64).with_position(done as u64);
-    if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {wide_bar} {pos}/{len} {msg} eta {eta}") {
-        bar.set_style(style);
+/// A digest of weights and of a place in the recipe.
+fn digest(weights: &Weights, state: &State) -> Result<Vec<u8>> {
+    let mut hasher = Sha256::new();
+    hasher.update(format!("{} {} {}", state.stage, state.step, state.total_steps));
+    for (name, tensor) in weights {
+        hasher.update(name);
+        for x in tensor.flatten_all()?.to_vec1::<f32>()? {
+            hasher.update(x.to_le_bytes());
+        }
     }
-    bar.set_prefix(stage.name.clone());
-    bar.reset_eta();
-    bar
-}
-
-fn show(bar: &ProgressBar, record: &Record) {
-    bar.inc(1);
-    let Record { step, loss, lr, samples_per_s, .. } = record;
-    bar.set_message(format!("loss {loss:.3} lr {lr:.1e} {samples_per_s:.1} clips/s"));
-    if !record.validation.is_empty() {
-        let skills = record.validation.iter().map(|(skill, share)| format!("{skill} {:.0}", share * 100.0));
-        bar.println(format!(
-            "update {step}: loss {loss:.3}; validation % {}",
-            skills.collect::<Vec<_>>().join(", ")
-        ));
-    }
-    if bar.is_hidden() && (step % 20 == 0 || !record.validation.is_empty()) {
-        // A closed pipe must not end the training.
-        let line = serde_json::to_string(record).unwrap_or_default();
-        writeln!(std::io::stdout(), "{line}").ok();
-    }
+    Ok(hasher.finalize().to_vec())
 }

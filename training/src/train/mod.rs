@@ -2,12 +2,22 @@
 //!
 //! Comes in: a [`recipe::Recipe`] and its sources of samples. Goes out: a checkpoint folder (Hugging Face layout, optimizer state, loss log).
 //! The two stages of the paper are stages of a recipe: `align` moves the projector only, `tune` everything. `driver.rs` is the loop; it calls
-//! `encode` (sample → token ids and patches), the network of `utr-models`, `optimizer` and `checkpoint` in this order.
+//! `gradient` (with `encode`, sample → token ids and patches, and the network of `utr-models`), `ranks`, `optimizer`, `guard`, `report` and
+//! `checkpoint` in this order.
 
 pub mod checkpoint;
 pub mod curves;
 pub mod driver;
 pub mod encode;
+pub mod events;
+pub mod flops;
+pub mod folder;
+pub mod gradient;
+pub mod guard;
+pub mod lora;
 pub mod optimizer;
+pub mod progress;
+pub mod ranks;
 pub mod recipe;
+pub mod report;
 pub mod start;

@@ -1,13 +1,17 @@
 //! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5), and Muon for short budgets.
 //!
-//! Comes in: named variables and summed gradients in their order. Goes out: updated variables. Moments are f32. The vision tower has its own
+//! Comes in: named variables and summed gradients in their order. Goes out: updated variables. Moments are f32 and lie with the rank that moves
+//! the variable. The vision tower has its own
 //! learning rate; biases, norms and the newline are never decayed. Muon (momentum, orthogonalized by Newton and Schulz's iteration) moves the
 //! matrices inside the blocks where a stage asks for it; everything else stays with AdamW.
 
+use super::ranks::{Transport, owners};
 use anyhow::{Context, Result};
+use candle_core::safetensors::MmapedSafetensors;
 use candle_core::{Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+use std::ops::Range;
 use std::path::Path;
 
 /// Learning rates and schedule of one stage.
@@ -86,6 +90,7 @@ impl Schedule {
 /// Matrices that Muon may move: not the tables of tokens, positions and patches, nor vectors.
 fn is_block_matrix(name: &str) -> bool {
     let inside = name.contains(".layers.") || name.starts_with("multi_modal_projector.");
+    // Adapters (`….lora_a`) are no matrices of their own.
     inside && name.ends_with(".weight") && !name.contains("norm")
 }
 
@@ -167,21 +172,31 @@ fn orthogonal(x: &Tensor) -> Result<Tensor> {
 /// A variable with its name, its gradient and its moments.
 type Moving<'a> = (((&'a Var, &'a String), &'a Vec<f32>), (&'a mut Vec<f32>, &'a mut Vec<f32>));
 
-/// Variables under training with their moments.
+/// Sum of squares of each gradient.
+pub fn squares(grads: &[Vec<f32>]) -> Vec<f64> {
+    grads.iter().map(|grad| grad.iter().map(|g| f64::from(*g).powi(2)).sum()).collect()
+}
+
+/// Variables under training, with the moments of those that this rank moves.
 pub struct AdamW {
     names: Vec<String>,
     vars: Vec<Var>,
+    owners: Vec<usize>,
+    own: Range<usize>,
     first: Vec<Vec<f32>>,
     second: Vec<Vec<f32>>,
     updates: i32,
 }
 
 impl AdamW {
-    /// Starts with zero moments.
-    pub fn new(vars: impl IntoIterator<Item = (String, Var)>) -> Self {
+    /// Starts with zero moments on rank `rank` of `ranks`; each variable is moved by one of them.
+    pub fn new(vars: impl IntoIterator<Item = (String, Var)>, rank: usize, ranks: usize) -> Self {
         let (names, vars): (Vec<_>, Vec<Var>) = vars.into_iter().unzip();
-        let zeros = || vars.iter().map(|v| vec![0.0; v.elem_count()]).collect::<Vec<_>>();
-        Self { first: zeros(), second: zeros(), names, vars, updates: 0 }
+        let owners = owners(&vars.iter().map(|v| v.elem_count()).collect::<Vec<_>>(), ranks);
+        let own =
+            owners.partition_point(|owner| *owner < rank)..owners.partition_point(|owner| *owner <= rank);
+        let zeros = || vars[own.clone()].iter().map(|v| vec![0.0; v.elem_count()]).collect::<Vec<_>>();
+        Self { first: zeros(), second: zeros(), names, vars, owners, own, updates: 0 }
     }
 
     /// The variables, in gradient order.
@@ -189,21 +204,32 @@ impl AdamW {
         &self.vars
     }
 
-    /// One update with the gradients `grads` (one flat vector per variable), scaled so that their norm is at most `clip`.
-    /// Returns the norm before scaling. Variables are spread over one-thread `pools`; without any, this thread does all.
+    /// Their names.
+    pub fn names(&self) -> &[String] {
+        &self.names
+    }
+
+    /// The rank that moves each.
+    pub fn owners(&self) -> &[usize] {
+        &self.owners
+    }
+
+    /// Moves this rank's variables with their gradients `grads` (one flat vector each); `norm` is that of the whole gradient, which is
+    /// scaled down to the schedule's `clip`. Variables are spread over one-thread `pools`; without any, this thread does all.
     pub fn step(
         &mut self,
         grads: &[Vec<f32>],
+        norm: f64,
         schedule: &Schedule,
         factor: f64,
         pools: &[rayon::ThreadPool],
-    ) -> Result<f64> {
-        let norm = grads.iter().flatten().map(|g| f64::from(*g).powi(2)).sum::<f64>().sqrt();
+    ) -> Result<()> {
         let scale = if norm > schedule.clip { (schedule.clip / norm) as f32 } else { 1.0 };
         self.updates += 1;
         let rule = Rule { schedule, factor, scale, updates: self.updates };
         let moments = self.first.iter_mut().zip(&mut self.second);
-        let variables = self.vars.iter().zip(&self.names).zip(grads).zip(moments);
+        let own = self.vars[self.own.clone()].iter().zip(&self.names[self.own.clone()]);
+        let variables = own.zip(grads).zip(moments);
         let mut shares: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
         let places = shares.len().max(1);
         shares.resize_with(places, Vec::new);
@@ -220,46 +246,66 @@ impl AdamW {
             })
         };
         if pools.is_empty() {
-            shares.into_iter().try_for_each(update)?;
-        } else {
-            std::thread::scope(|scope| {
-                let mut threads = Vec::new();
-                for (pool, share) in pools.iter().zip(shares) {
-                    let update = &update;
-                    threads.push(scope.spawn(move || pool.install(|| update(share))));
-                }
-                threads.into_iter().try_for_each(|t| {
-                    t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?
-                })
-            })?;
+            return shares.into_iter().try_for_each(update);
         }
-        Ok(norm)
+        std::thread::scope(|scope| {
+            let mut threads = Vec::new();
+            for (pool, share) in pools.iter().zip(shares) {
+                let update = &update;
+                threads.push(scope.spawn(move || pool.install(|| update(share))));
+            }
+            threads
+                .into_iter()
+                .try_for_each(|t| t.join().map_err(|_| anyhow::anyhow!("an optimizer thread panicked"))?)
+        })
     }
 
-    /// Writes moments and the number of updates.
-    pub fn save(&self, path: &Path) -> Result<()> {
+    /// Gives every rank the variables as their owners moved them.
+    pub fn spread(&self, ranks: &mut dyn Transport) -> Result<()> {
+        if ranks.size() == 1 {
+            return Ok(());
+        }
+        for (var, owner) in self.vars.iter().zip(&self.owners) {
+            let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+            ranks.broadcast(*owner, &mut data)?;
+            if *owner != ranks.rank() {
+                var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Moments of all variables and the number of updates, by name: on rank 0, nothing elsewhere.
+    pub fn moments(&self, ranks: &mut dyn Transport) -> Result<BTreeMap<String, Tensor>> {
         let mut tensors = BTreeMap::new();
-        for (i, name) in self.names.iter().enumerate() {
-            let tensor = |data: &Vec<f32>| Tensor::from_vec(data.clone(), data.len(), &Device::Cpu);
-            tensors.insert(format!("first.{name}"), tensor(&self.first[i])?);
-            tensors.insert(format!("second.{name}"), tensor(&self.second[i])?);
+        for (i, (name, owner)) in self.names.iter().zip(&self.owners).enumerate() {
+            for (kind, own) in [("first", &self.first), ("second", &self.second)] {
+                let mut data = match i.checked_sub(self.own.start).and_then(|i| own.get(i)) {
+                    Some(data) => data.clone(),
+                    None => vec![0.0; self.vars[i].elem_count()],
+                };
+                ranks.broadcast(*owner, &mut data)?;
+                if ranks.rank() == 0 {
+                    let count = data.len();
+                    tensors.insert(format!("{kind}.{name}"), Tensor::from_vec(data, count, &Device::Cpu)?);
+                }
+            }
         }
         tensors.insert("updates".into(), Tensor::new(&[i64::from(self.updates)], &Device::Cpu)?);
-        let temporary = path.with_extension("tmp");
-        safetensors::serialize_to_file(tensors.iter().map(|(k, v)| (k.as_str(), v)), None, &temporary)
-            .with_context(|| format!("writing {}", temporary.display()))?;
-        std::fs::rename(&temporary, path).with_context(|| format!("renaming {}", temporary.display()))
+        Ok(tensors)
     }
 
-    /// Reads what [`AdamW::save`] wrote for the same variables.
+    /// Reads this rank's part of what [`save`] wrote of the same variables, whatever the number of ranks then.
     pub fn restore(&mut self, path: &Path) -> Result<()> {
-        let tensors = candle_core::safetensors::load(path, &Device::Cpu)
-            .with_context(|| format!("reading {}", path.display()))?;
-        let get =
-            |name: String| tensors.get(&name).with_context(|| format!("{} has no {name}", path.display()));
-        for (i, name) in self.names.iter().enumerate() {
-            let (first, second) =
-                (get(format!("first.{name}"))?.to_vec1()?, get(format!("second.{name}"))?.to_vec1()?);
+        // SAFETY: the map is read and dropped here; a checkpoint is never changed once it is named.
+        let tensors =
+            unsafe { MmapedSafetensors::new(path) }.with_context(|| format!("reading {}", path.display()))?;
+        let get = |name: &str| {
+            tensors.load(name, &Device::Cpu).with_context(|| format!("{}: reading {name}", path.display()))
+        };
+        for (i, name) in self.names[self.own.clone()].iter().enumerate() {
+            let first = get(&format!("first.{name}"))?.to_vec1::<f32>()?;
+            let second = get(&format!("second.{name}"))?.to_vec1()?;
             anyhow::ensure!(
                 first.len() == self.first[i].len(),
                 "{}: moments of {name} have another size",
@@ -267,14 +313,34 @@ impl AdamW {
             );
             (self.first[i], self.second[i]) = (first, second);
         }
-        self.updates = get("updates".into())?.to_vec1::<i64>()?.first().copied().unwrap_or(0) as i32;
+        self.updates = get("updates")?.to_vec1::<i64>()?.first().copied().unwrap_or(0) as i32;
         Ok(())
     }
 }
 
+/// Writes named tensors, such as [`AdamW::moments`].
+pub fn save(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
+    let temporary = path.with_extension("tmp");
+    safetensors::serialize_to_file(tensors.iter().map(|(k, v)| (k.as_str(), v)), None, &temporary)
+        .with_context(|| format!("writing {}", temporary.display()))?;
+    std::fs::rename(&temporary, path).with_context(|| format!("renaming {}", temporary.display()))
+}
+
 #[cfg(test)]
 mod tests {
+    use super::super::ranks::Alone;
     use super::*;
+
+    fn alone(vars: impl IntoIterator<Item = (String, Var)>) -> AdamW {
+        AdamW::new(vars, 0, 1)
+    }
+
+    fn step(optimizer: &mut AdamW, grads: Vec<f32>) -> f64 {
+        let grads = [grads];
+        let norm = squares(&grads).iter().sum::<f64>().sqrt();
+        optimizer.step(&grads, norm, &schedule(false), 1.0, &[]).unwrap();
+        norm
+    }
 
     fn schedule(muon: bool) -> Schedule {
         toml::from_str(&format!("lr = 0.1\nmuon = {muon}\nweight_decay = 0.1")).unwrap()
@@ -283,8 +349,8 @@ mod tests {
     #[test]
     fn adamw_makes_the_textbook_first_step() {
         let var = Var::from_vec(vec![1.0f32, -2.0], (1, 2), &Device::Cpu).unwrap();
-        let mut optimizer = AdamW::new([("x".to_string(), var.clone())]);
-        let norm = optimizer.step(&[vec![0.3, -0.4]], &schedule(false), 1.0, &[]).unwrap();
+        let mut optimizer = alone([("x".to_string(), var.clone())]);
+        let norm = step(&mut optimizer, vec![0.3, -0.4]);
         assert!((norm - 0.5).abs() < 1e-6);
         // Unbiased moments of one gradient are the gradient and its square: the step is lr times its sign, plus the decay.
         let got = var.as_detached_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
@@ -316,13 +382,13 @@ mod tests {
     fn moments_survive_a_checkpoint() {
         let folder = tempfile::tempdir().unwrap();
         let var = || Var::from_vec(vec![1.0f32; 4], (2, 2), &Device::Cpu).unwrap();
-        let mut a = AdamW::new([("w".to_string(), var())]);
-        a.step(&[vec![0.1, 0.2, 0.3, 0.4]], &schedule(false), 1.0, &[]).unwrap();
-        a.save(&folder.path().join("o")).unwrap();
-        let mut b = AdamW::new([("w".to_string(), Var::from_tensor(a.vars()[0].as_tensor()).unwrap())]);
+        let mut a = alone([("w".to_string(), var())]);
+        step(&mut a, vec![0.1, 0.2, 0.3, 0.4]);
+        save(&a.moments(&mut Alone).unwrap(), &folder.path().join("o")).unwrap();
+        let mut b = alone([("w".to_string(), Var::from_tensor(a.vars()[0].as_tensor()).unwrap())]);
         b.restore(&folder.path().join("o")).unwrap();
         for optimizer in [&mut a, &mut b] {
-            optimizer.step(&[vec![0.4, 0.3, 0.2, 0.1]], &schedule(false), 1.0, &[]).unwrap();
+            step(optimizer, vec![0.4, 0.3, 0.2, 0.1]);
         }
         let values = |o: &AdamW| o.vars()[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
         assert_eq!(values(&a), values(&b));

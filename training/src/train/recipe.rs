@@ -4,6 +4,7 @@
 //! weights bit by bit on one machine; nothing else is read.
 
 use super::encode::Masking;
+use super::lora::Lora;
 use super::optimizer::Schedule;
 use crate::world::stream::LONGEST;
 use crate::world::{HoldOut, STEPS, WorldConfig, conversations::Mix};
@@ -88,10 +89,20 @@ pub struct Stage {
     pub window: usize,
     /// Optimizer.
     pub schedule: Schedule,
+    /// The decoder learns through low-rank adapters, beside the projector and the newline; everything else stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub lora: Option<Lora>,
     /// What is asked.
     pub mix: Mix,
     /// Worlds that the clips come from.
     pub world: WorldConfig,
+}
+
+impl Stage {
+    /// Clips of one update.
+    pub fn clips(&self) -> u64 {
+        (self.micro_batch * self.accumulate) as u64
+    }
 }
 
 fn whole_window() -> usize {
@@ -174,6 +185,10 @@ impl Recipe {
             );
             ensure!((0.0..=1.0).contains(&stage.mix.pair_share), bad("pair_share must lie between 0 and 1"));
             stage.schedule.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
+            if let Some(lora) = &stage.lora {
+                lora.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
+                ensure!(stage.kind == Kind::Tune, bad("lora is for stages of kind \"tune\""));
+            }
             stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
         }
@@ -255,6 +270,12 @@ mod tests {
             ("frames = [[1, 1.0]]", "frames = [[1, 1.0]]\nwindow = 33", "window"),
             ("lr = 2e-3", "lr = -2e-3", "lr"),
             ("pair_share = 0.0", "pair_share = 5.0", "pair_share"),
+            ("frames = [[1, 1.0]]", "lora = { rank = 0, alpha = 1.0 }\nframes = [[1, 1.0]]", "rank"),
+            (
+                "frames = [[1, 1.0]]",
+                "lora = { rank = 1, alpha = 1.0, targets = [\"x\"] }\nframes = [[1, 1.0]]",
+                "q_proj",
+            ),
             ("length_power = 1.0", "length_power = nan", "length_power"),
         ] {
             assert!(text.contains(from), "{from}");

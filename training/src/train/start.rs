@@ -4,7 +4,7 @@
 //! BPE trained on the texts of the recipe's own stages, and weights are drawn from the recipe's seed; else all comes from the folder the recipe names.
 
 use super::checkpoint::copy_model_files;
-use super::driver::clip_index;
+use super::gradient::clip_index;
 use super::recipe::Recipe;
 use crate::stats::normal;
 use crate::world::conversations::world_sample;

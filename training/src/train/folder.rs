@@ -1,0 +1,65 @@
+//! The run folder: where a run begins or goes on, and the recipe that it is tied to.
+//!
+//! Comes in: a recipe and a folder. Goes out: `start/` (the model that the run begins with), `recipe.toml`, `amendments.txt`, and the place to go on
+//! from. Checkpoints are written elsewhere; nothing is trained here.
+
+use super::checkpoint::{self, State};
+use super::recipe::Recipe;
+use anyhow::{Context, Result, ensure};
+use std::path::{Path, PathBuf};
+use utr_models::atomic;
+
+/// The model that a run began with; its files besides the weights belong to every checkpoint.
+pub fn start(run: &Path) -> PathBuf {
+    run.join("start")
+}
+
+/// The newest checkpoint, or the model that the run begins with, and its place in the recipe.
+pub fn place(run: &Path) -> Result<(PathBuf, State)> {
+    match checkpoint::latest(run)? {
+        Some(folder) => Ok((folder.clone(), checkpoint::state(&folder)?)),
+        None => Ok((start(run), State::default())),
+    }
+}
+
+/// Makes the folder, where it is new, and ties it to its recipe, so that a bundle names the recipe that made it. Another recipe is refused as
+/// far as the run has come, or taken with `amend` and the change written down.
+pub fn begin(recipe: &Recipe, run: &Path, amend: bool) -> Result<()> {
+    std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
+    let (_, state) = place(run)?;
+    let path = run.join("recipe.toml");
+    let begun = start(run).join("model.safetensors").exists();
+    if begun && path.exists() {
+        let change = Recipe::load(&path)?.departs(recipe, state.stage);
+        if let Some(what) = change {
+            ensure!(
+                amend,
+                "{} was made with another recipe: {what} differs. Go on with {}, name another folder with --output, or take the \
+                 change with --amend",
+                run.display(),
+                path.display()
+            );
+            let line = format!("after update {}: {what} changed\n", state.total_steps);
+            let known = amendments(run)?;
+            atomic::write(&run.join(AMENDMENTS), (known + &line).as_bytes())?;
+        }
+    }
+    atomic::write(&path, toml::to_string(recipe)?.as_bytes())?;
+    // After its recipe: a kill in between leaves a run that has not begun.
+    if !begun {
+        super::start::start(recipe, &start(run))?;
+    }
+    Ok(())
+}
+
+/// What was changed of a run's recipe on the way; lines of text.
+const AMENDMENTS: &str = "amendments.txt";
+
+/// The changes that a run's recipe went through, empty where there were none.
+pub fn amendments(run: &Path) -> Result<String> {
+    let path = run.join(AMENDMENTS);
+    if !path.exists() {
+        return Ok(String::new());
+    }
+    std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}

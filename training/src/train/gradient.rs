@@ -1,0 +1,144 @@
+//! Forward and backward: the micro-batches of one update, each with its loss and its gradient.
+//!
+//! Comes in: a place in the recipe, the network and the numbers of the micro-batches wanted. Goes out: one [`Share`] each, in their order. Each worker is one
+//! thread that draws its own clips, renders them and runs forward and backward alone. Nothing is added up here, and a share that is not a
+//! number is an error that names its samples.
+
+use super::encode::Encoder;
+use super::recipe::{Kind, Stage};
+use super::{flops, guard};
+use crate::sample::Sample;
+use crate::world::stream::world_stream;
+use crate::world::{Split, clip_seed};
+use anyhow::{Context, Result, anyhow, bail};
+use candle_core::Var;
+use rand::{Rng, SeedableRng};
+use rand_chacha::ChaCha8Rng;
+use sha2::{Digest, Sha256};
+use std::ops::Range;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use utr_models::network::Network;
+
+/// One micro-batch's part of an update.
+pub struct Share {
+    /// Weighted sum of the losses of its targets.
+    pub loss: f64,
+    /// Sum of the weights.
+    pub weight: f64,
+    /// Rows that the decoder read.
+    pub tokens: usize,
+    /// Floating-point operations it needed (see [`flops`]).
+    pub flops: f64,
+    /// Gradient of the sum, one flat vector per variable.
+    pub grads: Vec<Vec<f32>>,
+}
+
+/// One update: where in the recipe it stands, and what it runs.
+pub struct Batch<'a> {
+    /// Seed of the recipe.
+    pub seed: u64,
+    /// Stage, from 0.
+    pub number: usize,
+    /// Its description.
+    pub stage: &'a Stage,
+    /// Update within the stage, from 0.
+    pub step: usize,
+    /// The network over the variables.
+    pub network: &'a Network,
+    /// Samples to examples.
+    pub encoder: &'a Encoder,
+    /// Names of the variables.
+    pub names: &'a [String],
+    /// The variables, in gradient order.
+    pub vars: &'a [Var],
+}
+
+impl Batch<'_> {
+    /// The micro-batches `range`, spread over one-thread `pools`.
+    pub fn shares(&self, range: Range<usize>, pools: &[rayon::ThreadPool]) -> Result<Vec<Share>> {
+        let next = AtomicUsize::new(range.start);
+        let shares: Mutex<Vec<Option<Result<Share>>>> = Mutex::new(range.clone().map(|_| None).collect());
+        let work = || {
+            loop {
+                let i = next.fetch_add(1, Ordering::Relaxed);
+                if i >= range.end {
+                    break;
+                }
+                let share = self.share(i);
+                if let Ok(mut shares) = shares.lock() {
+                    shares[i - range.start] = Some(share);
+                }
+            }
+        };
+        std::thread::scope(|scope| {
+            for pool in pools {
+                scope.spawn(|| pool.install(work));
+            }
+        });
+        let shares = shares.into_inner().map_err(|_| anyhow!("a training worker panicked"))?;
+        shares.into_iter().map(|share| share.context("a training worker stopped early")?).collect()
+    }
+
+    /// The clips of one micro-batch: they follow from the recipe's seed, the stage and the update, and from nothing else. Twins stand in the same
+    /// update, side by side where the micro-batch is even: what their questions have in common cancels in the gradient, what tells the
+    /// clips apart stays.
+    fn samples(&self, index: usize) -> impl Iterator<Item = Sample> + '_ {
+        let Self { seed, number, stage, .. } = *self;
+        let batch = stage.micro_batch as u64;
+        let first = self.step as u64 * batch * stage.accumulate as u64 + index as u64 * batch;
+        let mut rng = ChaCha8Rng::seed_from_u64(clip_index(seed, number, first));
+        let odds: f32 = stage.frames.iter().map(|(_, odds)| odds).sum();
+        let mut draw = rng.random_range(0.0..odds);
+        let frames = stage.frames.iter().find(|(_, odds)| {
+            draw -= odds;
+            draw < 0.0
+        });
+        let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
+        (0..batch).map(move |i| {
+            let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
+            let seed = clip_seed(Split::Train, clip_index(seed, number, pair));
+            world_stream(seed, twin, &stage.mix, &stage.world, frames, stage.window)
+        })
+    }
+
+    /// The ids of the samples of some micro-batches; they are drawn again, so this is for errors.
+    pub fn ids(&self, range: Range<usize>) -> String {
+        range.flat_map(|i| self.samples(i)).map(|sample| sample.id).collect::<Vec<_>>().join(", ")
+    }
+
+    fn share(&self, index: usize) -> Result<Share> {
+        let example = |sample| self.encoder.example(&sample, &self.network.vision);
+        let examples = self.samples(index).map(example).collect::<Result<Vec<_>>>()?;
+        let work = self.network.work(&examples)?;
+        let (loss, weight) = self.network.loss(&examples)?;
+        let grads = loss.backward()?;
+        let flat = |var: &Var| match grads.get(var) {
+            Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
+            None => Ok(vec![0.0; var.elem_count()]),
+        };
+        let grads: Vec<Vec<f32>> = self.vars.iter().map(flat).collect::<Result<_>>()?;
+        let loss = f64::from(loss.to_scalar::<f32>()?);
+        let sick = guard::sick(self.names, &grads);
+        if !loss.is_finite() || sick.is_some() {
+            bail!(
+                "the loss is {loss} on the samples {}; gradients are not finite in {}; {}. Lower lr or raise warmup",
+                self.ids(index..index + 1),
+                sick.unwrap_or("no group".into()),
+                guard::largest(self.names, self.vars)?
+            );
+        }
+        let frozen = self.stage.kind == Kind::Align || self.stage.lora.is_some();
+        let flops = flops::flops(&self.network.config, frozen, &work);
+        Ok(Share { loss, weight, tokens: work.rows, flops, grads })
+    }
+}
+
+/// Index within the training split of clip `n` of a stage; those of other seeds and stages lie elsewhere (2^62 places, so that a
+/// collision is as good as impossible).
+pub fn clip_index(seed: u64, stage: usize, n: u64) -> u64 {
+    let digest = Sha256::digest(format!("{seed}/{stage}/{n}").as_bytes());
+    let mut bytes = [0; 8];
+    bytes.copy_from_slice(&digest[..8]);
+    u64::from_le_bytes(bytes) >> 2
+}
