@@ -7,7 +7,12 @@ use utr_runtime::source::Source;
 fuzz_target!(init: utr_fuzz::seed("source"), |bytes: &[u8]| {
     let Ok(text) = std::str::from_utf8(bytes) else { return };
     if let Ok(source) = Source::parse(text) {
-        let again = Source::parse(&source.to_string());
+        let shown = source.to_string();
+        if shown.contains("***") {
+            // What may be a secret is not shown, and cannot be read back.
+            return;
+        }
+        let again = Source::parse(&shown);
         assert!(again.is_ok(), "{source} is not understood again: {again:?}");
     }
 });
