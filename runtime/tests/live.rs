@@ -371,6 +371,23 @@ fn a_rate_picks_from_a_live_source_without_losing_count() {
 }
 
 #[test]
+fn a_pipeline_without_a_clock_runs_ahead_a_little_and_then_by_its_times() {
+    let source = Source::parse("gst://videotestsrc ! video/x-raw,width=32,height=32,framerate=30/1").unwrap();
+    let began = Instant::now();
+    let live = Live::start(&source, LiveOptions::lasting(&source)).unwrap();
+    // Five seconds of it come at once, the rest takes its time.
+    while live.status().captured < 150 {
+        assert!(matches!(live.next(LONG), Next::Frame(_)));
+    }
+    let most = |elapsed: Duration| 30.0 * (elapsed.as_secs_f64() + 5.0) + 8.0;
+    while began.elapsed() < Duration::from_secs(2) {
+        let _ = live.next(Duration::from_millis(20));
+        let captured = live.status().captured as f64;
+        assert!(captured <= most(began.elapsed()), "{captured} frames after {:?}", began.elapsed());
+    }
+}
+
+#[test]
 fn a_bad_pipeline_fails_at_once() {
     for uri in ["gst://nosuchelement ! identity", "gst://filesrc location=/no/such ! decodebin", "csi://0"] {
         let live = live(uri, eager(LONG));

@@ -17,6 +17,9 @@ use crate::source::Source;
 /// How often a hand-over that waits for the reader looks for a stop.
 const TICK: Duration = Duration::from_millis(50);
 
+/// How far a source without a clock may run ahead of real time where it is opened again whatever happens.
+pub const LEAD: Duration = Duration::from_secs(5);
+
 pub struct Reader {
     source: Source,
     options: LiveOptions,
@@ -136,6 +139,9 @@ impl Reader {
     fn read(&mut self) -> Result<()> {
         let mut capture = capture::open(&self.source, &self.options.capture)?;
         self.live = capture.live();
+        if self.endless() {
+            self.shown = None;
+        }
         loop {
             let stamp = capture.advance();
             self.shared.report().dropped_source = self.dropped_before + capture.dropped();
@@ -193,11 +199,13 @@ impl Reader {
         Ok(())
     }
 
-    /// Waits until a frame's time has come; a time that lies further ahead than a source may be silent is taken for a jump.
+    /// Waits until a frame's time has come; a time that lies further ahead than a source may be silent is taken for a jump. A user's pipeline may run
+    /// ahead by [`LEAD`]: one that reads a network has a backlog, and would never catch up if it were held to its own times from the first frame on.
     fn pace(&mut self, frame: &Frame) -> Result<()> {
         let at = Duration::from_millis(frame.stamp.pts_ms);
         let now = frame.captured;
-        let due = self.shown.and_then(|shown| shown.checked_add(at));
+        let lead = if self.endless() { LEAD } else { Duration::ZERO };
+        let due = self.shown.and_then(|shown| shown.checked_add(at)?.checked_sub(lead));
         match due.filter(|due| due.saturating_duration_since(now) <= self.options.capture.timeout) {
             Some(due) => self.stop.sleep_until(due),
             None => {
