@@ -46,7 +46,6 @@ use crate::load::Model;
 use crate::pipeline::{Settings, View};
 use crate::record::SessionNote;
 use crate::session::{Session, SessionOptions};
-use crate::source::secret::scrub;
 
 /// How often a request to stop is looked for.
 const TICK: Duration = Duration::from_millis(50);
@@ -131,7 +130,7 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
         fps,
         queue: serve.queue,
         capture,
-        source: scrub(&source),
+        source,
         guard,
         files,
         preprocessor,
