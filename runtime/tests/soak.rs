@@ -19,7 +19,7 @@ use serde_json::{Value, json};
 use server::{Server, bound, question, wait_for};
 
 /// Frames that enter the window in the short run.
-const SHORT: u64 = 4_000;
+const SHORT: u64 = 1_500;
 /// Times the feed is broken at least.
 const FAULTS: u64 = 6;
 /// Growth of resident memory after warm-up that counts as none.

@@ -14,7 +14,7 @@ fuzz_target!(init: utr_fuzz::seed("manifest"), |bytes: &[u8]| {
         let folder = folder.get_or_init(|| tempfile::tempdir().expect("a folder")).path();
         let hash: String = Sha256::digest(bytes).iter().map(|byte| format!("{byte:02x}")).collect();
         std::fs::write(folder.join("manifest.json"), bytes).expect("a manifest");
-        std::fs::write(folder.join("manifest.sha256"), hash).expect("its hash");
+        std::fs::write(folder.join("manifest.sha256"), format!("{hash}  manifest.json\n")).expect("its hash");
         let _ = Bundle::open(folder);
     });
 });
