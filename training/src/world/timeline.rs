@@ -1,7 +1,8 @@
 //! Timelines: everything that happens to an object, in order, as one dense answer.
 //!
-//! Comes in: a script and the steps of it that a clip shows. Goes out: the colours that an object takes one after the other, and what it does one
-//! thing after the other. A list of the whole course teaches the order of every two neighbours at once. Only for training: no suite asks it.
+//! Comes in: a script and the steps of it that a clip shows. Goes out: the colours that an object takes one after the other, what it does one
+//! thing after the other, and what happens in the clip frame by frame. A list of the whole course teaches the order of every two neighbours at
+//! once. Only for training: no suite asks it.
 
 use rand::seq::{IndexedRandom, SliceRandom};
 use rand_chacha::ChaCha8Rng;
@@ -40,8 +41,24 @@ pub fn timelines(script: &Script, tracks: &ClipTracks, first: usize, rng: &mut C
             named.then(|| list(told, &crate::queries::scene::short_name(tracks, track), &deeds)).flatten(),
         );
     }
+    turns.extend(dated(tracks, rng));
     turns.shuffle(rng);
     turns
+}
+
+/// Everything brief that happens, with the frame in which it begins: `frame4: the red ball hops, frame9: the blue box grows`.
+fn dated(tracks: &ClipTracks, rng: &mut ChaCha8Rng) -> Option<Turn> {
+    let brief = |a: &&TrackAction| a.end - a.start + 1 < tracks.frames.max(6);
+    let named = |track| crate::queries::scene::short_name(tracks, track);
+    let mut happened: Vec<(u32, String)> = tracks
+        .tracks
+        .iter()
+        .flat_map(|t| t.actions.iter().filter(brief).map(move |a| (t, a)))
+        .map(|(track, a)| (a.start, format!("frame{}: the {} {}", a.start, named(track), a.text)))
+        .collect();
+    happened.sort();
+    let told: Vec<&str> = happened.iter().map(|(_, text)| text.as_str()).collect();
+    list(ask(&["what happens when?", "tell what happens, frame by frame."], rng), "", &told)
 }
 
 fn ask<'a>(wordings: &[&'a str], rng: &mut ChaCha8Rng) -> &'a str {
@@ -80,6 +97,26 @@ mod tests {
     use rand::SeedableRng;
 
     #[test]
+    fn what_happens_is_told_in_the_order_of_its_frames() {
+        let mut found = 0;
+        for index in 0..20 {
+            for posed in pair(Skill::EventOrder, clip_seed(Split::Train, index), &WorldConfig::easy(2)) {
+                let tracks = world_tracks(&posed.script, "c", 64, 0, STEPS);
+                let Some(turn) = dated(&tracks, &mut ChaCha8Rng::seed_from_u64(1)) else { continue };
+                let frame = |text: &str| text.strip_prefix("frame")?.split_once(':')?.0.parse::<u32>().ok();
+                let frames: Vec<u32> = turn.answer.split(", ").map(|t| frame(t).unwrap()).collect();
+                assert!(frames.len() > 1 && frames.is_sorted(), "{}", turn.answer);
+                let [a, b] = [&posed.item.answer, posed.item.twin_answer.as_ref().unwrap()];
+                if let (Some(a), Some(b)) = (turn.answer.find(&a[..]), turn.answer.find(&b[..])) {
+                    assert!(a < b, "{}: {}", turn.answer, posed.item.question);
+                    found += 1;
+                }
+            }
+        }
+        assert!(found > 8, "{found}");
+    }
+
+    #[test]
     fn a_twin_has_the_same_timeline_backwards() {
         let mut found = 0;
         for (skill, config) in [Skill::AttributeChange, Skill::ActionSequence]
@@ -91,7 +128,8 @@ mod tests {
                 let told = pair.map(|posed| {
                     let tracks = world_tracks(&posed.script, "c", 64, 0, STEPS);
                     let turns = timelines(&posed.script, &tracks, 0, &mut ChaCha8Rng::seed_from_u64(1));
-                    turns.first().map(|t| t.answer.split(", ").map(String::from).collect::<Vec<_>>())
+                    let list = turns.iter().find(|t| !t.answer.starts_with("frame"));
+                    list.map(|t| t.answer.split(", ").map(String::from).collect::<Vec<_>>())
                 });
                 let [Some(a), Some(mut b)] = told else { continue };
                 if a.len() < MOST_LISTED && b.len() < MOST_LISTED {
