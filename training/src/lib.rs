@@ -26,6 +26,8 @@ pub mod tpl;
 
 pub mod eval;
 
+pub mod ablate;
+
 pub mod data;
 
 pub mod export;

@@ -110,7 +110,13 @@ pub fn train(
         Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
         None => Box::new(Alone),
     };
-    let options = Options { workers: args.workers, amend: args.amend, log_every: args.log_every, validation };
+    let options = Options {
+        workers: args.workers,
+        amend: args.amend,
+        log_every: args.log_every,
+        plain: false,
+        validation,
+    };
     let model = Driver::new(&recipe, &run, options, ranks, stop)?.train(only)?;
     match &model {
         _ if place.is_some_and(|place| place.rank > 0) => {}
@@ -171,7 +177,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         judge: Default::default(),
     };
     let results = world::score(&scoring, stop)?;
-    let comparison = compare_tpl(&model, 200, stop)?;
+    let comparison = compare_tpl(&model, 200, &Clips { world: WorldConfig::full(), frames: 32 }, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;
     println!("{text}");
@@ -223,8 +229,17 @@ pub struct Compared {
     pub standard_error: f64,
 }
 
+/// Which clips are scored.
+#[derive(Clone, Debug)]
+pub struct Clips {
+    /// Where they come from.
+    pub world: WorldConfig,
+    /// Frames of each.
+    pub frames: usize,
+}
+
 /// TPL of UTR queries, of captions and of skill questions over the same unseen clips, under one model.
-pub fn compare_tpl(model: &Path, samples: u64, stop: &AtomicBool) -> Result<Vec<Compared>> {
+pub fn compare_tpl(model: &Path, samples: u64, clips: &Clips, stop: &AtomicBool) -> Result<Vec<Compared>> {
     let scorer = Scorer::load(model)?;
     let none = Mix {
         skill_turns: 0,
@@ -250,8 +265,8 @@ pub fn compare_tpl(model: &Path, samples: u64, stop: &AtomicBool) -> Result<Vec<
                     clip_seed(Split::Test, (1 << 50) + i),
                     false,
                     &mix,
-                    &WorldConfig::full(),
-                    32,
+                    &clips.world,
+                    clips.frames,
                 );
                 let score = scorer.score(&sample, Single::Reduce, 4, 0)?;
                 sum += score.tpl;

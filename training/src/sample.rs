@@ -13,6 +13,17 @@ pub struct Turn {
     pub answer: String,
 }
 
+/// Further turns, of which as many are taken as make so many supervised tokens.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Fill {
+    /// In the order in which they are taken.
+    pub turns: Vec<Turn>,
+    /// Tokens that are taken; the last turn is taken or left by lot, so that the mean over samples is this number.
+    pub tokens: usize,
+    /// Loss weight of all of them together: each token weighs `weight / tokens`.
+    pub weight: f32,
+}
+
 /// A clip with questions about it.
 #[derive(Clone, Debug)]
 pub struct Sample {
@@ -22,6 +33,8 @@ pub struct Sample {
     pub frames: Vec<RgbFrame>,
     /// At least one.
     pub turns: Vec<Turn>,
+    /// Said beside the turns, each of the clip alone.
+    pub fills: Vec<Fill>,
     /// Each turn sees those before it, as in one conversation; else each is asked of the clip alone.
     pub linked: bool,
     /// Frames in view at a time; a clip of more frames is a stream, and its turns are about the newest of them. None: all frames are in view.

@@ -3,6 +3,7 @@
 //! Comes in: counts, or a generator. Goes out: shares with their uncertainty, normal numbers. No tables and no files.
 
 use rand::Rng;
+use serde::Serialize;
 
 /// The 95 % interval of `right` (twins may count halves) among `n` independent draws (Wilson, 1927; z = 1.96).
 pub fn wilson(right: f64, n: usize) -> [f64; 2] {
@@ -30,6 +31,75 @@ pub fn student(freedom: usize) -> f64 {
     }
 }
 
+/// The mean of some numbers and its 95 % interval; both ends are the mean where there is but one number.
+pub fn mean_interval(values: &[f64]) -> (f64, [f64; 2]) {
+    let n = values.len() as f64;
+    let mean = values.iter().sum::<f64>() / n;
+    if values.len() < 2 {
+        return (mean, [mean; 2]);
+    }
+    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
+    let half = student(values.len() - 1) * (variance / n).sqrt();
+    (mean, [mean - half, mean + half])
+}
+
+/// How two measures go together.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Correlation {
+    /// Pearson's coefficient.
+    pub pearson: f64,
+    /// Its 95 % interval (Fisher's z).
+    pub interval: [f64; 2],
+    /// Spearman's coefficient, of ranks; equal numbers share theirs.
+    pub spearman: f64,
+    /// Of the line through the points by least squares.
+    pub slope: f64,
+    /// The line at zero.
+    pub intercept: f64,
+    /// Points.
+    pub n: usize,
+}
+
+impl Correlation {
+    /// Of the points `(x, y)`; nothing for fewer than four, or where one of the two never changes.
+    pub fn of(points: &[(f64, f64)]) -> Option<Self> {
+        let n = points.len();
+        let (pearson, slope, [x, y]) = (n > 3).then(|| line(points))??;
+        let (z, half) = (pearson.clamp(-1.0 + 1e-12, 1.0 - 1e-12).atanh(), 1.96 / (n as f64 - 3.0).sqrt());
+        let [xs, ys] = [ranks(points.iter().map(|p| p.0)), ranks(points.iter().map(|p| p.1))];
+        let (spearman, ..) = line(&xs.into_iter().zip(ys).collect::<Vec<_>>())?;
+        Some(Self {
+            pearson,
+            interval: [(z - half).tanh(), (z + half).tanh()],
+            spearman,
+            slope,
+            intercept: y - slope * x,
+            n,
+        })
+    }
+}
+
+/// Correlation, slope and the means.
+fn line(points: &[(f64, f64)]) -> Option<(f64, f64, [f64; 2])> {
+    let n = points.len() as f64;
+    let x = points.iter().map(|p| p.0).sum::<f64>() / n;
+    let y = points.iter().map(|p| p.1).sum::<f64>() / n;
+    let sum = |f: fn(f64, f64) -> f64| points.iter().map(|p| f(p.0 - x, p.1 - y)).sum::<f64>();
+    let (xx, yy, xy) = (sum(|a, _| a * a), sum(|_, b| b * b), sum(|a, b| a * b));
+    (xx > 0.0 && yy > 0.0).then(|| (xy / (xx * yy).sqrt(), xy / xx, [x, y]))
+}
+
+/// Ranks from 0; equal numbers have their mean.
+fn ranks(values: impl Iterator<Item = f64>) -> Vec<f64> {
+    let values: Vec<f64> = values.collect();
+    let rank = |v: &f64| {
+        let below = values.iter().filter(|o| *o < v).count();
+        let equal = values.iter().filter(|o| *o == v).count();
+        below as f64 + (equal as f64 - 1.0) / 2.0
+    };
+    values.iter().map(rank).collect()
+}
+
 /// A standard normal number (Box and Muller).
 pub fn normal(rng: &mut impl Rng) -> f32 {
     let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
@@ -39,6 +109,21 @@ pub fn normal(rng: &mut impl Rng) -> f32 {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn means_and_correlations_are_the_textbook_ones() {
+        let (mean, [low, high]) = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
+        // s = 1.5811, t(4) = 2.7764: 3 +- 1.9632.
+        assert!(mean == 3.0 && (high - 4.9632).abs() < 2e-3 && (low - 1.0368).abs() < 2e-3, "{low} {high}");
+        let points = [(1.0, 2.0), (2.0, 1.0), (3.0, 4.0), (4.0, 3.0), (5.0, 5.0)];
+        let found = Correlation::of(&points).unwrap();
+        assert!((found.pearson - 0.8).abs() < 1e-12 && (found.spearman - 0.8).abs() < 1e-12);
+        // atanh(0.8) = 1.0986, 1.96 / sqrt 2 = 1.3859.
+        assert!((found.interval[0] + 0.2796).abs() < 1e-3 && (found.interval[1] - 0.9862).abs() < 1e-3);
+        assert!((found.slope - 0.8).abs() < 1e-12 && (found.intercept - 0.6).abs() < 1e-12);
+        assert_eq!(ranks([3.0, 1.0, 3.0].into_iter()), [1.5, 0.0, 1.5]);
+        assert!(Correlation::of(&points[..3]).is_none() && Correlation::of(&[(1.0, 2.0); 5]).is_none());
+    }
 
     #[test]
     fn intervals_are_the_textbook_ones() {

@@ -124,8 +124,7 @@ impl Scorer {
             let frame = sample.frames.get(*position).context("a drawn frame lies outside its clip")?;
             let count = if single == Single::Repeat { sample.frames.len() } else { 1 };
             let frames: Vec<RgbFrame> = vec![frame.clone(); count];
-            let (id, turns) = (sample.id.clone(), sample.turns.clone());
-            sum += self.nll(&Sample { id, frames, turns, linked: sample.linked, window: sample.window })?.0;
+            sum += self.nll(&Sample { frames, ..sample.clone() })?.0;
         }
         let nll_single = sum / draws as f64;
         Ok(Score {
@@ -274,7 +273,14 @@ pub fn load(record: &Record, media_root: &Path, frames: usize) -> Result<Sample>
     let clip = sample(&source, Sampling::Uniform { frames }, &CaptureOptions::default())
         .with_context(|| format!("sample {}: reading {}", record.id, path.display()))?;
     let frames = clip.frames.iter().map(|f| f.image.clone()).collect();
-    Ok(Sample { id: record.id.clone(), frames, turns: record.turns.clone(), linked: true, window: None })
+    Ok(Sample {
+        id: record.id.clone(),
+        frames,
+        turns: record.turns.clone(),
+        fills: Vec::new(),
+        linked: true,
+        window: None,
+    })
 }
 
 #[cfg(test)]

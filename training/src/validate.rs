@@ -18,13 +18,14 @@ use utr_models::network::Network;
 
 /// The clip of an item as the model sees it in memory: `frames` of its 32 at `size` pixels, from the first that shows the answer, with its
 /// one question. The piece is too short for what takes longer than `frames`.
-fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
+pub fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
     let mut renderer = Renderer::new(&posed.script, size);
     let first = posed.item.window[0].min(STEPS - frames);
     Sample {
         id: id.to_string(),
         frames: (first..first + frames).map(|t| renderer.frame(t as f32)).collect(),
         turns: vec![posed.item.turn()],
+        fills: Vec::new(),
         linked: false,
         window: None,
     }
@@ -33,7 +34,14 @@ fn sample(posed: &Posed, size: u32, frames: usize, id: &str) -> Sample {
 /// A stream of a suite, all of its frames.
 fn streamed(stream: StreamItem) -> Sample {
     let turns = vec![stream.item.turn()];
-    Sample { id: stream.id, frames: stream.frames, turns, linked: false, window: Some(stream.window) }
+    Sample {
+        id: stream.id,
+        frames: stream.frames,
+        turns,
+        fills: Vec::new(),
+        linked: false,
+        window: Some(stream.window),
+    }
 }
 
 /// Some pairs of each skill of a suite. Where the suite is one of streams, those are shown, whatever `frames` says.

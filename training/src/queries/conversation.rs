@@ -36,6 +36,14 @@ impl Listing {
     pub fn every(&self, frames: u32) -> u32 {
         frames.div_ceil(self.max_listed.max(1)).max(1)
     }
+
+    /// The same in the words of a question.
+    pub fn words(&self, frames: u32) -> String {
+        match self.every(frames) {
+            1 => "in each frame".to_owned(),
+            k => format!("every {k} frames"),
+        }
+    }
 }
 
 /// Which frame an attribute is taken from.
@@ -212,10 +220,7 @@ impl Query<'_> {
 
     /// `every 4 frames`: which frames the answer lists.
     pub fn every(&self) -> String {
-        match self.listing.every(self.clip.frames) {
-            1 => "in each frame".to_owned(),
-            k => format!("every {k} frames"),
-        }
+        self.listing.words(self.clip.frames)
     }
 
     fn answer(&self, id: u32) -> String {

@@ -36,6 +36,8 @@ pub struct Options {
     pub amend: bool,
     /// Updates between plain progress lines.
     pub log_every: usize,
+    /// Plain progress lines, on a terminal too.
+    pub plain: bool,
     /// What is watched meanwhile.
     pub validation: Option<Validation>,
 }
@@ -174,7 +176,7 @@ impl<'a> Driver<'a> {
         let own = flops::ceiling(&self.pools);
         let ceiling = exchange_numbers(&mut *self.ranks, &[own])?.iter().flatten().sum::<f64>();
         let mut report = match self.ranks.rank() {
-            0 => Some(Report::open(&self.run, stage, state, self.options.log_every)?),
+            0 => Some(Report::open(&self.run, stage, state, &self.options)?),
             _ => None,
         };
         let known = if report.is_some() { curves::read(&report::log(&self.run))? } else { Vec::new() };

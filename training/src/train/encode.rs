@@ -4,9 +4,11 @@
 //! questions share one pass over the frames; a branch of linked turns begins with the conversation so far. The prompt is the checkpoint's own chat template, split at the clip, which is exactly
 //! what the runtime feeds. Nothing is truncated.
 
-use crate::sample::{Sample, Turn};
+use crate::parts::generator;
+use crate::sample::{Fill, Sample, Turn};
 use anyhow::{Context, Result, bail};
 use candle_core::{Device, Tensor};
+use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use utr_models::network::{Example, Span};
@@ -97,6 +99,9 @@ impl Encoder {
             trunk.get_or_insert(before);
             branches.push(self.branch(after, turn)?);
         }
+        for fill in &sample.fills {
+            self.fill(fill, &sample.id, &mut branches)?;
+        }
         let mut trunk = Span::context(trunk.unwrap_or_default());
         trunk.push(&[self.config.video_token], 0.0);
         if self.masking == Masking::Reference {
@@ -104,6 +109,27 @@ impl Encoder {
         }
         let patches = Some(self.patches(&sample.frames, tower)?);
         Ok(Example { patches, trunk, branches, window: sample.window })
+    }
+
+    /// Appends the turns of a fill until its tokens are spent. The last turn is taken as often as it fits, by a lot that follows from the sample's name.
+    fn fill(&self, fill: &Fill, id: &str, branches: &mut Vec<Span>) -> Result<()> {
+        let (mut rng, mut left) = (generator(fill.tokens as u64, id), fill.tokens);
+        for turn in &fill.turns {
+            let (_, after) = self.template.split_prompt(&self.tokenizer, &messages(&[], turn))?;
+            let mut span = self.branch(after, turn)?;
+            let tokens = span.weights.iter().filter(|w| **w > 0.0).count();
+            if tokens > left && !rng.random_bool(left as f64 / tokens as f64) {
+                break;
+            }
+            let weight = fill.weight / fill.tokens as f32;
+            span.weights.iter_mut().filter(|w| **w > 0.0).for_each(|w| *w = weight);
+            branches.push(span);
+            left = left.saturating_sub(tokens);
+            if left == 0 {
+                break;
+            }
+        }
+        Ok(())
     }
 
     /// Frames as rows of patches (frames * grid², 3 * patch²).

@@ -97,7 +97,9 @@ impl Batch<'_> {
         let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
         (0..batch).map(move |i| {
             let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
-            let seed = clip_seed(Split::Train, clip_index(seed, number, pair));
+            let clip = clip_index(seed, number, pair);
+            let listed = stage.only.get((clip % stage.only.len().max(1) as u64) as usize);
+            let seed = clip_seed(Split::Train, *listed.unwrap_or(&clip));
             world_stream(seed, twin, &stage.mix, &stage.world, frames, stage.window)
         })
     }

@@ -23,9 +23,11 @@ pub struct Progress {
 }
 
 impl Progress {
-    /// A stage of `steps` updates, of which `done` are done; `every` is for plain lines.
-    pub fn new(stage: &str, steps: usize, done: usize, every: usize) -> Self {
-        let bar = ProgressBar::new(steps as u64).with_position(done as u64);
+    /// A stage of `steps` updates, of which `done` are done; every so many updates there is a plain line where there is no terminal, or where
+    /// `plain` asks for it.
+    pub fn new(stage: &str, [steps, done, every]: [usize; 3], plain: bool) -> Self {
+        let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(steps as u64) };
+        let bar = bar.with_position(done as u64);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {wide_bar} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
@@ -104,7 +106,7 @@ mod tests {
 
     #[test]
     fn the_estimate_follows_the_last_updates() {
-        let mut progress = Progress::new("tune", 100, 90, 20);
+        let mut progress = Progress::new("tune", [100, 90, 20], true);
         let now = Instant::now();
         // The first update took an hour, the last fifty a second each.
         progress.ends = (0..=PACE as u64).map(|i| now + Duration::from_secs(3600 + i)).collect();

@@ -87,6 +87,9 @@ pub struct Stage {
     /// Frames in view at a time. Clips of more frames are streams: read through a rolling window, and asked about its newest content.
     #[serde(default = "whole_window")]
     pub window: usize,
+    /// Clips of the training split (see [`crate::world::clip_seed`]) that are trained on, over and over; none: new ones without end.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub only: Vec<u64>,
     /// Optimizer.
     pub schedule: Schedule,
     /// The decoder learns through low-rank adapters, beside the projector and the newline; everything else stays as it is.
@@ -184,6 +187,9 @@ impl Recipe {
                 bad("kinds must be three odds (open, yes/no, multiple choice), one of them above zero")
             );
             ensure!((0.0..=1.0).contains(&stage.mix.pair_share), bad("pair_share must lie between 0 and 1"));
+            if let Some(filler) = &stage.mix.filler {
+                filler.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
+            }
             stage.schedule.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             if let Some(lora) = &stage.lora {
                 lora.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;

@@ -5,6 +5,7 @@
 
 use super::checkpoint::State;
 use super::curves::{self, Record};
+use super::driver::Options;
 use super::events::Events;
 use super::progress::Progress;
 use super::recipe::Stage;
@@ -25,13 +26,13 @@ pub fn log(run: &Path) -> PathBuf {
 }
 
 impl Report {
-    /// Opens the files of a run as they were at `state`; `every` is for [`Progress`].
-    pub fn open(run: &Path, stage: &Stage, state: &State, every: usize) -> Result<Self> {
+    /// Opens the files of a run as they were at `state`; `options` say how progress is shown.
+    pub fn open(run: &Path, stage: &Stage, state: &State, options: &Options) -> Result<Self> {
         let log = log(run);
         curves::cut(&log, state.total_steps)?;
         Ok(Self {
             events: Events::create(&run.join("tensorboard"), &curves::read(&log)?)?,
-            progress: Progress::new(&stage.name, stage.steps, state.step, every),
+            progress: Progress::new(&stage.name, [stage.steps, state.step, options.log_every], options.plain),
             picture: run.join("loss.svg"),
             log,
         })

@@ -10,6 +10,7 @@ use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
 
 use super::facts::{Fact, facts};
+use super::filler::Filler;
 use super::questions::pose_as;
 use super::scene_facts::image_facts;
 use super::timeline::timelines;
@@ -51,6 +52,9 @@ pub struct Mix {
     pub skills: Vec<Skill>,
     /// Odds of open, yes/no and multiple-choice questions.
     pub kinds: [f32; 3],
+    /// What is said beside the questions, up to a number of tokens.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub filler: Option<Filler>,
     /// How boxes are listed.
     pub listing: Listing,
     /// Where the attribute of a UTR query is taken from.
@@ -68,6 +72,7 @@ impl Default for Mix {
             pair_share: 0.5,
             skills: Vec::new(),
             kinds: [1.0; 3],
+            filler: None,
             listing: Listing::default(),
             query: QueryFrame::Random,
         }
@@ -195,7 +200,11 @@ pub(super) fn piece(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let turns = turns(&script, posed, asked, &tracks, mix, first, &mut rng);
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
-    Piece { sample: Sample { id, frames: drawn, turns, linked: false, window: None }, script, first }
+    // From a stream of its own: the same questions, whatever is said beside them.
+    let mut lots = ChaCha8Rng::seed_from_u64(seed ^ 0x4649_4C4C + u64::from(twin));
+    let filler = mix.filler.iter();
+    let fills = filler.flat_map(|f| f.fills(&tracks, mix.query, &mix.listing, &mut lots)).collect();
+    Piece { sample: Sample { id, frames: drawn, turns, fills, linked: false, window: None }, script, first }
 }
 
 /// With every fact of a circle of three (colours, deeds) its two others: a suite asks one, training asks all.

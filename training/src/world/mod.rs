@@ -15,6 +15,7 @@ pub mod conversations;
 pub mod encode;
 pub mod extra_trees;
 pub mod facts;
+pub mod filler;
 pub mod generate;
 pub mod grade;
 pub mod hash;

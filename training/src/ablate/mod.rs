@@ -1,0 +1,188 @@
+//! Studies: what difference does one thing make, all else being equal?
+//!
+//! Comes in: a [`Study`](study::Study), a file that was written before anything ran. Goes out: for each arm and seed a trained model and its scores; over all of them
+//! `results.json`, `results.md` and figures. Runs are single-threaded, so many at a time as there are workers, and each gives the same bits whoever runs it.
+//! A study that was stopped goes on where it was.
+
+pub mod pool;
+pub mod report;
+pub mod score;
+pub mod study;
+
+use crate::eval::work::spread;
+use crate::files::write_atomic;
+use crate::train::driver::{Driver, Options};
+use crate::train::encode::{Encoder, Masking};
+use crate::train::gradient::clip_index;
+use crate::train::ranks::Alone;
+use crate::train::recipe::Recipe;
+use crate::world::conversations::world_sample;
+use crate::world::{Split, clip_seed};
+use anyhow::{Context, Result, ensure};
+use candle_core::{DType, Device};
+use score::Scores;
+use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
+use std::path::{Path, PathBuf};
+use std::sync::atomic::AtomicBool;
+use study::{Arm, Study};
+use utr_models::Network;
+
+/// Samples over which supervised tokens are counted.
+const COUNTED: u64 = 300;
+
+/// Runs a study.
+#[derive(Clone, Debug, clap::Args)]
+pub struct AblateArgs {
+    /// components, tpl-correlation, mix-ratio, experts, frames, or the path of a study (TOML)
+    #[arg(long)]
+    pub study: String,
+    /// Where it goes: STUDY/ARM/SEED for each run, and the weights that studies of one base share
+    #[arg(long, default_value = "runs/studies")]
+    pub output: PathBuf,
+    /// Runs at a time, each on one thread
+    #[arg(long, default_value_t = 2, value_parser = crate::eval::at_least_one)]
+    pub workers: usize,
+    /// Only say what would be trained and measured
+    #[arg(long)]
+    pub dry_run: bool,
+}
+
+/// One trained and measured model.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Outcome {
+    /// What was trained and measured, as a hash: another recipe or measure voids it.
+    pub of: String,
+    /// The arm.
+    pub arm: String,
+    /// The seed.
+    pub seed: u64,
+    /// Supervised tokens per clip: in answers to questions, and beside them.
+    pub supervised: [f64; 2],
+    /// Clips trained on.
+    pub clips: u64,
+    /// What was measured.
+    pub scores: Scores,
+}
+
+/// Runs `utr-train ablate`.
+pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
+    let study = Study::load(&args.study)?;
+    let base = Recipe::load(&study.base)?;
+    let folder = args.output.join(&study.name);
+    tell(&study)?;
+    if args.dry_run {
+        return Ok(());
+    }
+    let from = begin(&base, &args.output.join(&base.name), args.workers, stop)?;
+    let parts = pool::score(&study, &folder, args.workers, stop)?;
+    // Seed by seed, so that a study that is stopped has whole comparisons.
+    let jobs: Vec<(u64, &Arm)> =
+        study.seeds.iter().flat_map(|seed| study.arms.iter().map(move |arm| (*seed, arm))).collect();
+    let alone = || rayon::ThreadPoolBuilder::new().num_threads(1).build().context("starting a worker");
+    let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
+        let (seed, arm) = jobs[n];
+        let mut recipe = study.recipe(&base, &from, arm, seed)?;
+        if let (Some(part), Some(stage)) = (arm.pool, recipe.stages.first_mut()) {
+            stage.only = parts.between(part);
+        }
+        let place = folder.join(&arm.name).join(seed.to_string());
+        let job = Job { study: &study, arm, seed, recipe, place };
+        pool.install(|| job.run(stop)).with_context(|| format!("arm {}, seed {seed}", arm.name))
+    })?;
+    report::write(&study, &outcomes, &parts, &folder)
+}
+
+/// What is going to happen, for people.
+fn tell(study: &Study) -> Result<()> {
+    eprintln!("{}: {}", study.name, study.question);
+    for arm in &study.arms {
+        let stage = study.stage(arm)?;
+        eprintln!(
+            "  {}: {}; {} updates of {} clips, {} seeds",
+            arm.name,
+            arm.about,
+            stage.steps,
+            stage.clips(),
+            study.seeds.len()
+        );
+    }
+    let control = study.arms.iter().find(|arm| arm.name == study.control).context("a control")?;
+    let skills = score::skills(&study.measure(control)?)?;
+    let skills: Vec<String> =
+        skills.iter().filter(|(_, n)| *n > 0).map(|(s, n)| format!("{} {n}", s.word())).collect();
+    eprintln!("  measured items: {}", skills.join(", "));
+    Ok(())
+}
+
+/// The weights that all arms begin from.
+fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result<PathBuf> {
+    let options = Options { workers, amend: false, log_every: 100, plain: false, validation: None };
+    let model = Driver::new(base, run, options, Box::new(Alone), stop)?.train(None)?;
+    model.context("stopped; the same command goes on")
+}
+
+/// One arm with one seed.
+struct Job<'a> {
+    study: &'a Study,
+    arm: &'a Arm,
+    seed: u64,
+    recipe: Recipe,
+    place: PathBuf,
+}
+
+impl Job<'_> {
+    /// Trains and measures what is not done yet.
+    fn run(&self, stop: &AtomicBool) -> Result<Outcome> {
+        let measure = self.study.measure(self.arm)?;
+        let told = toml::to_string(&self.recipe)? + &toml::to_string(&measure)?;
+        let of: String = Sha256::digest(told).iter().map(|byte| format!("{byte:02x}")).collect();
+        let path = self.place.join("outcome.json");
+        if path.exists() {
+            let text =
+                std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+            let known: Outcome =
+                serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+            if known.of == of {
+                return Ok(known);
+            }
+        }
+        let options = Options { workers: 1, amend: false, log_every: 100, plain: true, validation: None };
+        let trained = Driver::new(&self.recipe, &self.place, options, Box::new(Alone), stop)?.train(None)?;
+        let model = trained.context("stopped; the same command goes on")?;
+        let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
+        let outcome = Outcome {
+            of,
+            arm: self.arm.name.clone(),
+            seed: self.seed,
+            supervised: self.supervised(&model)?,
+            clips: stage.steps as u64 * stage.clips(),
+            scores: score::score(&model, &measure, &stage.world, stop)?,
+        };
+        let text = serde_json::to_string_pretty(&outcome)? + "\n";
+        write_atomic(&path, |out| out.write_all(text.as_bytes()))?;
+        let primary = outcome.scores.get(&self.study.primary).copied().unwrap_or(f64::NAN);
+        eprintln!("{} seed {}: {} {:.3}", self.arm.name, self.seed, self.study.primary, primary);
+        Ok(outcome)
+    }
+
+    /// Mean supervised tokens of a training clip: in answers to questions, and in what is said beside them.
+    fn supervised(&self, model: &Path) -> Result<[f64; 2]> {
+        let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
+        let network = Network::load(model, DType::F32, &Device::Cpu)?;
+        let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
+        let mut sums = [0.0, 0.0];
+        for i in 0..COUNTED {
+            let (frames, _) = stage.frames[i as usize % stage.frames.len()];
+            let seed = clip_seed(Split::Train, clip_index(self.seed, 0, i));
+            let sample = world_sample(seed, false, &stage.mix, &stage.world, frames);
+            let example = encoder.example(&sample, &network.vision)?;
+            for (n, branch) in example.branches.iter().enumerate() {
+                let beside = usize::from(n >= sample.turns.len());
+                sums[beside] += branch.weights.iter().filter(|w| **w > 0.0).count() as f64;
+            }
+        }
+        ensure!(sums[0] > 0.0, "arm {} asks nothing", self.arm.name);
+        Ok(sums.map(|sum| sum / COUNTED as f64))
+    }
+}

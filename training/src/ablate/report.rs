@@ -1,0 +1,207 @@
+//! What a study found: means over seeds with intervals, differences to the control, correlations, figures.
+//!
+//! Comes in: the outcomes of all runs. Goes out: `results.json`, `results.md`, `primary.svg`, `difference.svg` and, where a study correlates, `correlation.svg`. Intervals are Student's over
+//! seeds; differences are taken within a seed, whose runs saw the same clips and questions. Nothing is left out because of what it says.
+
+use super::Outcome;
+use super::pool::Parts;
+use super::study::{Arm, Study};
+use crate::figures::{self, Bar};
+use crate::files::write_atomic;
+use crate::stats::{Correlation, mean_interval};
+use anyhow::{Context, Result};
+use serde::Serialize;
+use std::collections::{BTreeMap, BTreeSet};
+use std::path::Path;
+
+/// A mean with its 95 % interval.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Mean {
+    /// The mean over seeds.
+    pub mean: f64,
+    /// Its interval; both ends are the mean where there is one seed.
+    pub interval: [f64; 2],
+    /// Seeds.
+    pub n: usize,
+}
+
+/// What one arm came to.
+#[derive(Clone, Debug, Serialize)]
+pub struct Row {
+    /// The arm.
+    pub arm: String,
+    /// What it is.
+    pub about: String,
+    /// Clips of each run.
+    pub clips: u64,
+    /// Supervised tokens per clip: in answers to questions, and beside them.
+    pub supervised: [f64; 2],
+    /// Mean log TPL of the part of the pool that it was trained on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_tpl: Option<f64>,
+    /// What was measured.
+    pub scores: BTreeMap<String, Mean>,
+    /// The same less the control's, seed by seed.
+    pub against_control: BTreeMap<String, Mean>,
+}
+
+/// What a study found.
+#[derive(Clone, Debug, Serialize)]
+pub struct Results {
+    /// The study, whole.
+    pub study: Study,
+    /// By arm.
+    pub arms: Vec<Row>,
+    /// Of the correlated measure with the primary one, over the runs of all arms.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub correlation: Option<Correlation>,
+}
+
+/// Writes everything into the study's folder and prints the tables.
+pub fn write(study: &Study, outcomes: &[Outcome], parts: &Parts, folder: &Path) -> Result<()> {
+    let arms: Vec<Row> =
+        study.arms.iter().map(|arm| row(study, arm, outcomes, parts)).collect::<Result<_>>()?;
+    let points = correlated(study, outcomes, parts);
+    let correlation = Correlation::of(&points);
+    let results = Results { study: study.clone(), arms, correlation };
+    let keep = |name: &str, text: &str| {
+        write_atomic(&folder.join(name), |out| out.write_all(text.as_bytes()))
+            .with_context(|| format!("writing {name}"))
+    };
+    keep("results.json", &(serde_json::to_string_pretty(&results)? + "\n"))?;
+    let text = markdown(&results);
+    keep("results.md", &text)?;
+    draw(&results, &points, folder)?;
+    println!("{text}");
+    Ok(())
+}
+
+fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<Row> {
+    let runs: Vec<&Outcome> = outcomes.iter().filter(|o| o.arm == arm.name).collect();
+    let first = runs.first().with_context(|| format!("arm {} has no run", arm.name))?;
+    let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.scores.keys()).collect();
+    let control = |seed: u64, name: &String| {
+        outcomes.iter().find(|o| o.arm == study.control && o.seed == seed)?.scores.get(name).copied()
+    };
+    let mean = |values: Vec<f64>| {
+        let (mean, interval) = mean_interval(&values);
+        Mean { mean, interval, n: values.len() }
+    };
+    let mut scores = BTreeMap::new();
+    let mut against_control = BTreeMap::new();
+    for name in names {
+        let seen: Vec<f64> = runs.iter().filter_map(|run| run.scores.get(name).copied()).collect();
+        let less = |run: &&Outcome| Some(run.scores.get(name)? - control(run.seed, name)?);
+        let differences: Vec<f64> = runs.iter().filter_map(less).collect();
+        scores.insert(name.clone(), mean(seen));
+        if !differences.is_empty() && arm.name != study.control {
+            against_control.insert(name.clone(), mean(differences));
+        }
+    }
+    let average = |n: usize| runs.iter().map(|run| run.supervised[n]).sum::<f64>() / runs.len() as f64;
+    Ok(Row {
+        arm: arm.name.clone(),
+        about: arm.about.clone(),
+        clips: first.clips,
+        supervised: [average(0), average(1)],
+        pool_tpl: arm.pool.map(|part| parts.mean(part)),
+        scores,
+        against_control,
+    })
+}
+
+/// The correlated measure and the primary one, a point per run. `pool` is the TPL of what an arm was trained on.
+fn correlated(study: &Study, outcomes: &[Outcome], parts: &Parts) -> Vec<(f64, f64)> {
+    let Some(other) = &study.correlate else { return Vec::new() };
+    let point = |outcome: &Outcome| {
+        let x = match other.as_str() {
+            "pool" => parts.mean(study.arms.iter().find(|arm| arm.name == outcome.arm)?.pool?),
+            name => *outcome.scores.get(name)?,
+        };
+        Some((x, *outcome.scores.get(&study.primary)?))
+    };
+    outcomes.iter().filter_map(point).collect()
+}
+
+/// The primary measure first, then the others.
+fn names(results: &Results) -> Vec<String> {
+    let all: BTreeSet<&String> = results.arms.iter().flat_map(|row| row.scores.keys()).collect();
+    let primary = &results.study.primary;
+    [primary].into_iter().chain(all.into_iter().filter(|name| *name != primary)).cloned().collect()
+}
+
+/// The tables people read.
+fn markdown(results: &Results) -> String {
+    let study = &results.study;
+    let mut text = format!("# {}\n\n{}\n\n", study.name, study.question);
+    text += "| arm | what it is | clips | supervised tokens per clip: answers to questions, beside them |\n|---|---|---|---|\n";
+    for row in &results.arms {
+        let [asked, beside] = row.supervised;
+        text += &format!("| {} | {} | {} | {asked:.1}, {beside:.1} |\n", row.arm, row.about, row.clips);
+    }
+    let head = |what: &str, rows: &[&Row]| {
+        let arms: Vec<&str> = rows.iter().map(|row| row.arm.as_str()).collect();
+        format!("\n| {what} | {} |\n|---{}|\n", arms.join(" | "), "|---".repeat(arms.len()))
+    };
+    let cell = |mean: Option<&Mean>| {
+        mean.map_or("-".to_string(), |m| {
+            let [low, high] = m.interval;
+            format!("{:.3} [{low:.3}, {high:.3}]", m.mean)
+        })
+    };
+    let seeds = study.seeds.len();
+    text +=
+        &format!("\nMeans over {seeds} seeds with 95 % intervals (Student). `{}` decides.\n", study.primary);
+    let all: Vec<&Row> = results.arms.iter().collect();
+    text += &head("measure", &all);
+    for name in names(results) {
+        let cells: Vec<String> = all.iter().map(|row| cell(row.scores.get(&name))).collect();
+        text += &format!("| {name} | {} |\n", cells.join(" | "));
+    }
+    let others: Vec<&Row> = results.arms.iter().filter(|row| row.arm != study.control).collect();
+    if !others.is_empty() {
+        text += &format!("\nDifferences to `{}` within seeds, with 95 % intervals.\n", study.control);
+        text += &head("measure", &others);
+        for name in names(results) {
+            let cells: Vec<String> = others.iter().map(|row| cell(row.against_control.get(&name))).collect();
+            text += &format!("| {name} | {} |\n", cells.join(" | "));
+        }
+    }
+    if let (Some(found), Some(other)) = (&results.correlation, &study.correlate) {
+        let [low, high] = found.interval;
+        text += &format!(
+            "\nPearson's correlation of `{other}` with `{}` over {} runs: {:.3} [{low:.3}, {high:.3}] (Fisher's z); Spearman's {:.3}.\n",
+            study.primary, found.n, found.pearson, found.spearman
+        );
+    }
+    text
+}
+
+fn draw(results: &Results, points: &[(f64, f64)], folder: &Path) -> Result<()> {
+    let study = &results.study;
+    let bar = |row: &Row, mean: Option<&Mean>| {
+        let mean = mean?;
+        let [low, high] = mean.interval;
+        Some(Bar { name: row.arm.clone(), value: mean.mean, low, high })
+    };
+    let of = |row: &Row| bar(row, row.scores.get(&study.primary));
+    let bars: Vec<Bar> = results.arms.iter().filter_map(of).collect();
+    figures::bars(&folder.join("primary.svg"), &study.question, &study.primary, &bars)?;
+    let of = |row: &Row| bar(row, row.against_control.get(&study.primary));
+    let bars: Vec<Bar> = results.arms.iter().filter_map(of).collect();
+    if !bars.is_empty() {
+        let title = format!("{} less that of {}", study.primary, study.control);
+        figures::bars(&folder.join("difference.svg"), &title, &title, &bars)?;
+    }
+    if let (Some(found), Some(other)) = (&results.correlation, &study.correlate) {
+        let title = format!("{}: r = {:.2}", study.question, found.pearson);
+        let label = if other == "pool" { "log TPL of the training clips" } else { other };
+        let line = Some((found.slope, found.intercept));
+        figures::scatter(&folder.join("correlation.svg"), &title, label, &study.primary, points, line)?;
+    }
+    Ok(())
+}
+
+#[cfg(test)]
+#[path = "report_tests.rs"]
+mod tests;
