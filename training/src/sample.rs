@@ -16,7 +16,7 @@ pub struct Turn {
 /// Further turns, of which as many are taken as make so many supervised tokens.
 #[derive(Clone, Debug, PartialEq)]
 pub struct Fill {
-    /// In the order in which they are taken.
+    /// In the order in which they are taken; again from the first where they are too few.
     pub turns: Vec<Turn>,
     /// Tokens that are taken; the last turn is taken or left by lot, so that the mean over samples is this number.
     pub tokens: usize,

@@ -111,10 +111,10 @@ impl Encoder {
         Ok(Example { patches, trunk, branches, window: sample.window })
     }
 
-    /// Appends the turns of a fill until its tokens are spent. The last turn is taken as often as it fits, by a lot that follows from the sample's name.
+    /// Appends the turns of a fill until its tokens are spent, again from the first where there are too few. The last turn is taken as often as it fits, by a lot that follows from the sample's name.
     fn fill(&self, fill: &Fill, id: &str, branches: &mut Vec<Span>) -> Result<()> {
         let (mut rng, mut left) = (generator(fill.tokens as u64, id), fill.tokens);
-        for turn in &fill.turns {
+        for turn in fill.turns.iter().cycle() {
             let (_, after) = self.template.split_prompt(&self.tokenizer, &messages(&[], turn))?;
             let mut span = self.branch(after, turn)?;
             let tokens = span.weights.iter().filter(|w| **w > 0.0).count();

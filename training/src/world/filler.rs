@@ -13,8 +13,10 @@ use crate::queries::absent::{Vocabulary, absent_object};
 use crate::queries::{ClipTracks, Listing, QueryFrame, Track, caption, utr_turn, wording::Wording};
 use crate::sample::{Fill, Turn};
 
-/// Times over the tracks (or frames) of a clip in search of further turns.
+/// Times over the tracks of a clip in search of further turns.
 const ROUNDS: usize = 4;
+/// Frames of a clip that are described at most.
+const MOST_FRAMES: usize = 16;
 
 /// How much is said beside the questions, and about what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -91,15 +93,18 @@ impl Filler {
 /// Captions of the clip and of its frames, and short questions about its frames.
 fn captions(clip: &ClipTracks, listing: &Listing, rng: &mut ChaCha8Rng) -> Vec<Turn> {
     let mut made: Vec<Turn> = Vec::new();
-    for _ in 0..ROUNDS {
-        let frame = rng.random_range(1..=clip.frames.max(1));
+    let mut frames: Vec<u32> = (1..=clip.frames.max(1)).collect();
+    frames.shuffle(rng);
+    for frame in frames.into_iter().take(MOST_FRAMES) {
         let mut told = vec![caption::frame_caption(clip, frame, listing, rng)];
         told.extend(caption::clip_caption(clip, rng));
         told.extend(caption::events(clip, rng));
         told.extend(caption::instructions(clip, listing, rng).into_iter().take(1));
-        let new = |turn: &Turn| made.iter().all(|t| t.question != turn.question && t.answer != turn.answer);
-        let told: Vec<Turn> = told.into_iter().filter(new).collect();
-        made.extend(told);
+        for turn in told {
+            if made.iter().all(|t| t.question != turn.question) {
+                made.push(turn);
+            }
+        }
     }
     made.shuffle(rng);
     made
