@@ -193,10 +193,12 @@ fn draw(results: &Results, points: &[(f64, f64)], folder: &Path) -> Result<()> {
         let title = format!("{} less that of {}", study.primary, study.control);
         figures::bars(&folder.join("difference.svg"), &title, &title, &bars)?;
     }
-    if let (Some(found), Some(other)) = (&results.correlation, &study.correlate) {
-        let title = format!("{}: r = {:.2}", study.question, found.pearson);
+    if let Some(other) = study.correlate.as_ref().filter(|_| !points.is_empty()) {
+        let found = results.correlation.as_ref();
+        let strength = found.map_or("-".to_string(), |found| format!("{:.2}", found.pearson));
+        let title = format!("{}: r = {strength}", study.question);
         let label = if other == "pool" { "log TPL of the training clips" } else { other };
-        let line = Some((found.slope, found.intercept));
+        let line = found.map(|found| (found.slope, found.intercept));
         figures::scatter(&folder.join("correlation.svg"), &title, label, &study.primary, points, line)?;
     }
     Ok(())

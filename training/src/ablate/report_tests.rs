@@ -1,7 +1,8 @@
 use super::*;
 
 fn study() -> Study {
-    let mut study = Study::load(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/components.toml")).unwrap();
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/components.toml"));
+    let mut study: Study = toml::from_str(&text.unwrap()).unwrap();
     study.seeds = vec![1, 2, 3];
     study.primary = "order/ranked".into();
     study.correlate = Some("tpl/utr".into());

@@ -41,7 +41,11 @@ pub struct Dials {
 }
 
 impl Dials {
-    fn check(&self) -> Result<()> {
+    /// Refuses a dial that is out of range.
+    ///
+    /// # Errors
+    /// The dial, its value and its range.
+    pub fn check(&self) -> Result<()> {
         for (name, value) in [("miss", self.miss), ("mix-up", self.mix_up), ("misname", self.misname)] {
             ensure!((0.0..=1.0).contains(&value), "--{name} {value}: a share lies between 0 and 1");
         }
@@ -72,6 +76,11 @@ impl Oracle {
             clips.iter().flat_map(|c| c.tracks.iter().map(|t| t.category.clone())).collect();
         let clips = clips.into_iter().map(|c| (c.video.clone(), c)).collect();
         Ok(Self { dials, clips, categories: categories.into_iter().collect() })
+    }
+
+    /// An oracle for clips that are handed to [`Oracle::look`]; wrong names are taken from `categories`.
+    pub fn over(categories: Vec<String>, dials: Dials) -> Self {
+        Self { dials, clips: HashMap::new(), categories }
     }
 
     /// What it says of every frame of a clip.

@@ -3,6 +3,7 @@
 //! Comes in: detections as JSON lines or MOTChallenge text. Goes out: tracks as JSON lines or MOTChallenge text; the endings of the file names
 //! decide. Progress goes to standard error.
 
+use serde::{Deserialize, Serialize};
 use std::collections::{HashMap, HashSet};
 use std::convert::Infallible;
 use std::path::PathBuf;
@@ -63,7 +64,8 @@ pub struct TrackerArgs {
 }
 
 /// `--tracker`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum, Serialize, Deserialize)]
+#[serde(rename_all = "kebab-case")]
 pub enum Kind {
     /// ByteTrack, exactly as the original.
     ByteTrack,
@@ -74,6 +76,11 @@ pub enum Kind {
 }
 
 impl TrackerArgs {
+    /// A tracker with its usual thresholds.
+    pub fn plain(tracker: Kind) -> Self {
+        Self { tracker, byte: ByteParams::default(), aspect_ratio_thresh: None, min_box_area: 10.0 }
+    }
+
     fn tracker(&self, frame_rate: f64) -> Box<dyn Tracker> {
         let min_score = self.byte.track_thresh;
         match self.tracker {

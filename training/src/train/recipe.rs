@@ -190,6 +190,9 @@ impl Recipe {
             if let Some(filler) = &stage.mix.filler {
                 filler.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             }
+            if let Some(watched) = &stage.mix.watched {
+                watched.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
+            }
             stage.schedule.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             if let Some(lora) = &stage.lora {
                 lora.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;

@@ -14,6 +14,7 @@ use super::filler::Filler;
 use super::questions::pose_as;
 use super::scene_facts::image_facts;
 use super::timeline::timelines;
+use super::watched::Watched;
 use super::{
     EventKind, Item, Kind, Renderer, STEPS, Script, Skill, Texture, Truth, WorldConfig, generate, pair,
     state_at, truth,
@@ -55,6 +56,9 @@ pub struct Mix {
     /// What is said beside the questions, up to a number of tokens.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub filler: Option<Filler>,
+    /// Whose tracks the filler is made of; the truth where nobody is named.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub watched: Option<Watched>,
     /// How boxes are listed.
     pub listing: Listing,
     /// Where the attribute of a UTR query is taken from.
@@ -73,6 +77,7 @@ impl Default for Mix {
             skills: Vec::new(),
             kinds: [1.0; 3],
             filler: None,
+            watched: None,
             listing: Listing::default(),
             query: QueryFrame::Random,
         }
@@ -202,8 +207,10 @@ pub(super) fn piece(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
     // From a stream of its own: the same questions, whatever is said beside them.
     let mut lots = ChaCha8Rng::seed_from_u64(seed ^ 0x4649_4C4C + u64::from(twin));
+    let watched = mix.watched.as_ref().map(|w| w.tracks(&script, &id, FRAME_SIZE, first, frames));
+    let told = watched.as_ref().unwrap_or(&tracks);
     let filler = mix.filler.iter();
-    let fills = filler.flat_map(|f| f.fills(&tracks, mix.query, &mix.listing, &mut lots)).collect();
+    let fills = filler.flat_map(|f| f.fills(told, mix.query, &mix.listing, &mut lots)).collect();
     Piece { sample: Sample { id, frames: drawn, turns, fills, linked: false, window: None }, script, first }
 }
 

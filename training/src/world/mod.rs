@@ -35,6 +35,7 @@ pub mod suite;
 pub mod templates;
 pub mod timeline;
 pub mod truth;
+pub mod watched;
 pub mod words;
 pub mod write;
 
