@@ -3,6 +3,7 @@
 //! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval → export. `data` calls the stages up to the queries, `run` those
 //! from training on; `inspect` shows what the queries say beside what the clips show.
 
+pub mod figures;
 pub mod files;
 pub mod parts;
 pub mod sample;

@@ -14,6 +14,22 @@ pub fn wilson(right: f64, n: usize) -> [f64; 2] {
     [(centre - half).max(0.0), (centre + half).min(1.0)]
 }
 
+/// The factor of a 95 % interval from `freedom` degrees of freedom (Student's t; Abramowitz and Stegun 26.7.5, exact values for the first four).
+pub fn student(freedom: usize) -> f64 {
+    let (z, n) = (1.959_964f64, freedom as f64);
+    match freedom {
+        0 => f64::INFINITY,
+        1..=4 => [12.7062, 4.3027, 3.1824, 2.7764][freedom - 1],
+        _ => {
+            let first = (z.powi(3) + z) / (4.0 * n);
+            let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
+            let third =
+                (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * n.powi(3));
+            z + first + second + third
+        }
+    }
+}
+
 /// A standard normal number (Box and Muller).
 pub fn normal(rng: &mut impl Rng) -> f32 {
     let (a, b): (f32, f32) = (rng.random_range(f32::EPSILON..1.0), rng.random_range(0.0..1.0));
@@ -29,5 +45,8 @@ mod tests {
         let [low, high] = wilson(8.0, 10);
         assert!((low - 0.4902).abs() < 5e-4 && (high - 0.9433).abs() < 5e-4, "{low} {high}");
         assert_eq!(wilson(0.0, 0)[0], 0.0);
+        for (freedom, t) in [(2, 4.303), (5, 2.571), (10, 2.228), (30, 2.042), (1_000_000, 1.960)] {
+            assert!((student(freedom) - t).abs() < 2e-3, "{freedom}");
+        }
     }
 }
