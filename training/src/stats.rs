@@ -1,8 +1,29 @@
 //! Statistics that several reports share.
 //!
-//! Comes in: counts, or a generator. Goes out: shares with their uncertainty, normal numbers. No tables and no files.
+//! Comes in: counts, values, or a generator. Goes out: shares and means with their uncertainty, normal numbers. No tables and no files.
 
 use rand::Rng;
+use serde::{Deserialize, Serialize};
+
+/// A mean with its 95 % interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Student's interval over independent values.
+    pub interval: [f64; 2],
+}
+
+impl Mean {
+    /// Over independent values, at least two: of fewer, mean and interval are no numbers.
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let half = student(values.len().saturating_sub(1)) * (variance / n).sqrt();
+        Self { mean, interval: [mean - half, mean + half] }
+    }
+}
 
 /// The 95 % interval of `right` (twins may count halves) among `n` independent draws (Wilson, 1927; z = 1.96).
 pub fn wilson(right: f64, n: usize) -> [f64; 2] {
@@ -48,5 +69,11 @@ mod tests {
         for (freedom, t) in [(2, 4.303), (5, 2.571), (10, 2.228), (30, 2.042), (1_000_000, 1.960)] {
             assert!((student(freedom) - t).abs() < 2e-3, "{freedom}");
         }
+        // Deviation 2, so that half the interval is t(2) 2 / sqrt(3).
+        let Mean { mean, interval: [low, high] } = Mean::of(&[1.0, 3.0, 5.0]);
+        assert!(
+            (mean - 3.0).abs() < 1e-9 && (high - 3.0 - 4.968).abs() < 1e-3 && (low + high - 6.0).abs() < 1e-9
+        );
+        assert!(Mean::of(&[1.0]).interval[0].is_nan());
     }
 }

@@ -24,7 +24,7 @@ mod tempcompass;
 mod verdict;
 mod video_mme;
 mod voice;
-mod work;
+pub(crate) mod work;
 pub mod world;
 
 use anyhow::{Context, Result, ensure};
@@ -80,7 +80,7 @@ impl EvalArgs {
     }
 }
 
-fn at_least_one(text: &str) -> Result<usize, String> {
+pub(crate) fn at_least_one(text: &str) -> Result<usize, String> {
     let number = text.parse().ok().filter(|n| (1..=100_000).contains(n));
     number.ok_or_else(|| format!("{text:?}: a number from 1 to 100000"))
 }
