@@ -46,7 +46,10 @@ pub fn student(freedom: usize) -> f64 {
             let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
             let third =
                 (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * n.powi(3));
-            z + first + second + third
+            let fourth =
+                (79.0 * z.powi(9) + 776.0 * z.powi(7) + 1482.0 * z.powi(5) - 1920.0 * z.powi(3) - 945.0 * z)
+                    / (92160.0 * n.powi(4));
+            z + first + second + third + fourth
         }
     }
 }
