@@ -13,6 +13,10 @@ use crate::weights::{self, Weights};
 use candle_core::{DType, Device, Tensor};
 use std::path::Path;
 
+mod attention;
+
+pub use attention::{Attention, Looks};
+
 /// Tower and decoder.
 pub struct Network {
     /// Sizes.
@@ -113,8 +117,8 @@ impl Network {
         })
     }
 
-    /// Final-normed hidden rows of all examples one after the other, and the label of each target in them.
-    pub fn hidden(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
+    /// What enters the decoder, (rows, hidden), and how it is packed.
+    fn packed(&self, examples: &[Example]) -> Result<(Tensor, Plan)> {
         let plan = self.plan(examples)?;
         let embedded = self.decoder.embed(&plan.ids)?;
         let mut sources = vec![embedded];
@@ -126,8 +130,13 @@ impl Network {
             sources.push(tokens.reshape((n * t, hidden))?);
             sources.push(self.vision.newline().unsqueeze(0)?);
         }
-        let order = Tensor::from_vec(plan.order, plan.rows, self.decoder.device())?;
-        let x = Tensor::cat(&sources, 0)?.index_select(&order, 0)?;
+        let order = Tensor::new(plan.order.as_slice(), self.decoder.device())?;
+        Ok((Tensor::cat(&sources, 0)?.index_select(&order, 0)?, plan))
+    }
+
+    /// Final-normed hidden rows of all examples one after the other, and the label of each target in them.
+    pub fn hidden(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
+        let (x, plan) = self.packed(examples)?;
         Ok((self.decoder.forward_packed(&x, plan.sequences)?, plan.labels))
     }
 
@@ -189,6 +198,7 @@ impl Network {
 /// Where each row of the packed batch comes from, and what it must predict.
 struct Plan {
     ids: Vec<u32>,
+    /// Among the text ids, then all visual tokens, then the newline.
     order: Vec<u32>,
     rows: usize,
     sequences: Vec<Sequence>,

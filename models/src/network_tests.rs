@@ -4,8 +4,8 @@ use super::*;
 use crate::config::{TextConfig, VisionConfig};
 use crate::weights::{Init, table};
 
-const FRAMES: usize = 7;
-const WINDOW: usize = 3;
+pub(super) const FRAMES: usize = 7;
+pub(super) const WINDOW: usize = 3;
 
 fn random(shape: &[usize], seed: u64, deviation: f32) -> Tensor {
     use rand::{Rng, SeedableRng};
@@ -15,7 +15,8 @@ fn random(shape: &[usize], seed: u64, deviation: f32) -> Tensor {
     Tensor::from_vec(data, shape, &Device::Cpu).unwrap()
 }
 
-fn network(layers: usize) -> Network {
+/// Sizes and random tensors.
+pub(super) fn weights(layers: usize) -> (Config, Weights) {
     let vision = VisionConfig {
         hidden: 8,
         intermediate: 12,
@@ -48,17 +49,22 @@ fn network(layers: usize) -> Network {
         (name, tensor)
     };
     let weights: Weights = (0..).zip(table(&config)).map(weight).collect();
+    (config, weights)
+}
+
+pub(super) fn network(layers: usize) -> Network {
+    let (config, weights) = weights(layers);
     Network::new(config, &weights).unwrap()
 }
 
 /// Frames of noise, the one called `changed` of other noise.
-fn patches(network: &Network, frames: std::ops::Range<usize>, changed: Option<usize>) -> Tensor {
+pub(super) fn patches(network: &Network, frames: std::ops::Range<usize>, changed: Option<usize>) -> Tensor {
     let rows = network.config.vision.grid().pow(2);
     let frame = |f: usize| random(&[rows, 48], f as u64 + if changed == Some(f) { 100 } else { 0 }, 1.0);
     Tensor::cat(&frames.map(frame).collect::<Vec<_>>(), 0).unwrap()
 }
 
-fn asked(patches: Tensor, window: Option<usize>) -> Example {
+pub(super) fn asked(patches: Tensor, window: Option<usize>) -> Example {
     let mut trunk = Span::context(vec![1, 2, 19, 3]);
     trunk.push(&[4], 1.0);
     let branch = |id| {

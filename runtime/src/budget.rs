@@ -1,4 +1,4 @@
-//! The memory budget: what a model needs, against what the machine has left.
+//! The memory budget: what a model needs, against what the machine has left; and what this process holds.
 //!
 //! Comes in: the needs that a manifest states or that a configuration implies. Goes out: leave to load, or a refusal with the
 //! numbers. It is asked before anything is loaded; it reserves and frees nothing, and knows no board yet.
@@ -108,6 +108,19 @@ fn mib(bytes: u64) -> u64 {
     bytes.div_ceil(1 << 20)
 }
 
+/// This process's memory in bytes: resident now, at its most, and swapped out; what the system does not tell is left out. From `/proc/self/status`.
+pub fn used() -> Vec<(&'static str, u64)> {
+    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
+    let field = |name: &str| {
+        let line = text.lines().find(|line| line.starts_with(name))?;
+        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
+    };
+    [("resident", "VmRSS:"), ("peak", "VmHWM:"), ("swapped", "VmSwap:")]
+        .into_iter()
+        .filter_map(|(kind, name)| Some((kind, field(name)?)))
+        .collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -125,6 +138,13 @@ mod tests {
         assert_eq!(Available::group("100\n", "40\n", stat), Some(Available { total: 100, free: 90 }));
         assert_eq!(Available::machine("nothing"), None);
         assert!(Available::here().is_none_or(|a| a.free <= a.total));
+    }
+
+    #[cfg(target_os = "linux")]
+    #[test]
+    fn this_process_holds_memory_and_held_no_less_before() {
+        let used: std::collections::BTreeMap<_, _> = used().into_iter().collect();
+        assert!(used["resident"] > MIB && used["peak"] >= used["resident"], "{used:?}");
     }
 
     #[test]

@@ -295,9 +295,11 @@ impl Session {
 
     /// Why the source cannot be read, once nothing more is tried; also where it ended without a frame.
     pub fn failure(&self) -> Option<Error> {
+        if !self.ended() {
+            return None;
+        }
         let status = self.status();
-        let failed = status.live.state == LiveState::Failed;
-        if !self.ended() || !(failed || status.newest.is_none()) {
+        if status.live.state != LiveState::Failed && status.newest.is_some() {
             return None;
         }
         let reason = status.live.last_error.or(status.last_error);

@@ -35,7 +35,8 @@ const COLORS: [RGBColor; 6] = [
 const SCALE: [[f64; 3]; 5] =
     [[68.0, 1.0, 84.0], [59.0, 82.0, 139.0], [33.0, 145.0, 140.0], [94.0, 201.0, 98.0], [253.0, 231.0, 37.0]];
 
-type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
+/// A part of a page.
+pub type Area<'a> = DrawingArea<SVGBackend<'a>, Shift>;
 type Chart<'a> = ChartContext<'a, SVGBackend<'a>, Cartesian2d<RangedCoordf64, RangedCoordf64>>;
 
 /// A line with the interval around each of its points.
@@ -241,8 +242,11 @@ fn shade(share: f64) -> RGBColor {
     RGBColor(mix(0), mix(1), mix(2))
 }
 
-/// Fills a page below its title and writes it.
-fn draw(path: &Path, title: &str, fill: impl FnOnce(&Area) -> Result<()>) -> Result<()> {
+/// Fills a page below its title and writes it: for charts that are none of the above.
+///
+/// # Errors
+/// Whatever `fill` reports; an unwritable file.
+pub fn draw(path: &Path, title: &str, fill: impl FnOnce(&Area) -> Result<()>) -> Result<()> {
     let mut svg = String::new();
     {
         let root = SVGBackend::with_string(&mut svg, SIZE).into_drawing_area();

@@ -1,3 +1,5 @@
+//! Tests of [`super`]: what a drawn file holds, element by element.
+
 use super::*;
 
 /// Draws into a folder that goes away and returns the text of the file.

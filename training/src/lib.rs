@@ -1,6 +1,6 @@
 //! Video to UTR data to a trained, measured, quantized bundle: the library behind `utr-train`.
 //!
-//! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval → export. `data` calls the stages up to the queries, `run` those
+//! The modules in the order of the data: world, experts → tracks → queries → train → tpl, eval, probe → export. `data` calls the stages up to the queries, `run` those
 //! from training on; `inspect` shows what the queries say beside what the clips show.
 
 pub mod figures;
@@ -25,6 +25,8 @@ pub mod validate;
 pub mod tpl;
 
 pub mod eval;
+
+pub mod probe;
 
 pub mod ablate;
 

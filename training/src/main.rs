@@ -11,7 +11,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
 use utr_training::train::ranks::place::Place;
 use utr_training::train::recipe::Kind;
-use utr_training::{ablate, data, eval, experts, export, inspect, queries, run, tpl, tracks, world};
+use utr_training::{ablate, data, eval, experts, export, inspect, probe, queries, run, tpl, tracks, world};
 
 /// Tensors of one update are freed and asked for again in the next; this allocator gives them back without page faults.
 #[global_allocator]
@@ -51,6 +51,8 @@ enum Command {
     Tpl(tpl::TplArgs),
     /// Scores of a bundle or model on the world suite or on a local copy of a published benchmark
     Eval(Box<eval::EvalArgs>),
+    /// Where models look: attention over the frames of clips, as numbers and as pictures
+    Probe(probe::ProbeArgs),
     /// A study: arms that differ in one thing, trained over several seeds and compared
     Ablate(ablate::AblateArgs),
     /// The decoder of a model as GGUF
@@ -104,7 +106,10 @@ fn main() -> ExitCode {
 }
 
 fn execute(command: Command) -> Result<()> {
-    if matches!(command, Command::Align(_) | Command::Tune(_) | Command::Run(_) | Command::Eval(_)) {
+    if matches!(
+        command,
+        Command::Align(_) | Command::Tune(_) | Command::Run(_) | Command::Eval(_) | Command::Probe(_)
+    ) {
         let handler = || {
             if STOP.swap(true, Ordering::Relaxed) {
                 std::process::exit(130);
@@ -126,6 +131,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Tune(args) => run::train(&args, None, place()?.as_ref(), &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),
         Command::Eval(args) => eval::run(&args, &STOP),
+        Command::Probe(args) => probe::run(&args, &STOP),
         Command::Ablate(args) => ablate::run(&args, &STOP),
         Command::Quantize { model, format, output } => {
             let stored = export::quantize(&model, format, &output)?;

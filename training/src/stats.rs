@@ -1,9 +1,29 @@
 //! Statistics that several reports share.
 //!
-//! Comes in: counts, or a generator. Goes out: shares with their uncertainty, normal numbers. No tables and no files.
+//! Comes in: counts, values, or a generator. Goes out: shares and means with their uncertainty, normal numbers. No tables and no files.
 
 use rand::Rng;
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+/// A mean with its 95 % interval.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Mean {
+    /// The mean.
+    pub mean: f64,
+    /// Student's interval over independent values.
+    pub interval: [f64; 2],
+}
+
+impl Mean {
+    /// Over independent values, at least two: of fewer, mean and interval are no numbers.
+    pub fn of(values: &[f64]) -> Self {
+        let n = values.len() as f64;
+        let mean = values.iter().sum::<f64>() / n;
+        let variance = values.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0);
+        let half = student(values.len().saturating_sub(1)) * (variance / n).sqrt();
+        Self { mean, interval: [mean - half, mean + half] }
+    }
+}
 
 /// The 95 % interval of `right` (twins may count halves) among `n` independent draws (Wilson, 1927; z = 1.96).
 pub fn wilson(right: f64, n: usize) -> [f64; 2] {
@@ -26,21 +46,12 @@ pub fn student(freedom: usize) -> f64 {
             let second = (5.0 * z.powi(5) + 16.0 * z.powi(3) + 3.0 * z) / (96.0 * n * n);
             let third =
                 (3.0 * z.powi(7) + 19.0 * z.powi(5) + 17.0 * z.powi(3) - 15.0 * z) / (384.0 * n.powi(3));
-            z + first + second + third
+            let fourth =
+                (79.0 * z.powi(9) + 776.0 * z.powi(7) + 1482.0 * z.powi(5) - 1920.0 * z.powi(3) - 945.0 * z)
+                    / (92160.0 * n.powi(4));
+            z + first + second + third + fourth
         }
     }
-}
-
-/// The mean of some numbers and its 95 % interval; both ends are the mean where there is but one number.
-pub fn mean_interval(values: &[f64]) -> (f64, [f64; 2]) {
-    let n = values.len() as f64;
-    let mean = values.iter().sum::<f64>() / n;
-    if values.len() < 2 {
-        return (mean, [mean; 2]);
-    }
-    let variance = values.iter().map(|v| (v - mean).powi(2)).sum::<f64>() / (n - 1.0);
-    let half = student(values.len() - 1) * (variance / n).sqrt();
-    (mean, [mean - half, mean + half])
 }
 
 /// How two measures go together.
@@ -111,10 +122,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn means_and_correlations_are_the_textbook_ones() {
-        let (mean, [low, high]) = mean_interval(&[1.0, 2.0, 3.0, 4.0, 5.0]);
-        // s = 1.5811, t(4) = 2.7764: 3 +- 1.9632.
-        assert!(mean == 3.0 && (high - 4.9632).abs() < 2e-3 && (low - 1.0368).abs() < 2e-3, "{low} {high}");
+    fn correlations_are_the_textbook_ones() {
         let points = [(1.0, 2.0), (2.0, 1.0), (3.0, 4.0), (4.0, 3.0), (5.0, 5.0)];
         let found = Correlation::of(&points).unwrap();
         assert!((found.pearson - 0.8).abs() < 1e-12 && (found.spearman - 0.8).abs() < 1e-12);
@@ -133,5 +141,11 @@ mod tests {
         for (freedom, t) in [(2, 4.303), (5, 2.571), (10, 2.228), (30, 2.042), (1_000_000, 1.960)] {
             assert!((student(freedom) - t).abs() < 2e-3, "{freedom}");
         }
+        // Deviation 2, so that half the interval is t(2) 2 / sqrt(3).
+        let Mean { mean, interval: [low, high] } = Mean::of(&[1.0, 3.0, 5.0]);
+        assert!(
+            (mean - 3.0).abs() < 1e-9 && (high - 3.0 - 4.968).abs() < 1e-3 && (low + high - 6.0).abs() < 1e-9
+        );
+        assert!(Mean::of(&[1.0]).interval[0].is_nan());
     }
 }

@@ -75,28 +75,30 @@ fn scores(q: &Tensor, k: &Tensor) -> Result<Tensor> {
     (q.matmul(&k.t()?)? * scale)?.to_dtype(DType::F32)
 }
 
-/// `softmax(scores + bias) v` for (heads, rows, dim).
-fn mix(scores: &Tensor, v: &Tensor, bias: &Tensor) -> Result<Tensor> {
-    let out = softmax(&scores.broadcast_add(bias)?, D::Minus1)?.to_dtype(v.dtype())?.matmul(v)?;
+/// See [`super::attend_packed`].
+pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> Result<Tensor> {
+    let v = split(v, packing.kv_heads, packing.heads / packing.kv_heads)?;
+    let all: Vec<usize> = (0..packing.rows()).collect();
+    let out = probabilities(q, k, packing, &all)?.to_dtype(v.dtype())?.matmul(&v)?;
     let (heads, rows, dim) = out.dims3()?;
     out.transpose(0, 1)?.contiguous()?.reshape((rows, heads * dim))
 }
 
-/// See [`super::attend_packed`].
-pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> Result<Tensor> {
+/// How much the rows `looking` attend to each row: (heads, looking, rows) in f32, summing to 1 over the last; zero where a row does not see. Queries and
+/// keys as in [`super::attend_packed`].
+pub fn probabilities(q: &Tensor, k: &Tensor, packing: &Packing, looking: &[usize]) -> Result<Tensor> {
     let turn = |x: &Tensor, rope: &Option<Rope>| rope.as_ref().map_or(Ok(x.clone()), |r| rotate(x, r));
-    let prefix_q = split(&turn(q, &packing.prefix_rope)?, packing.heads, 1)?;
-    let (q, k) = (turn(q, &packing.rope)?, turn(k, &packing.rope)?);
-    let repeat = packing.heads / packing.kv_heads;
-    let (q, k, v) = (
-        split(&q, packing.heads, 1)?,
-        split(&k, packing.kv_heads, repeat)?,
-        split(v, packing.kv_heads, repeat)?,
-    );
     let places = places(&packing.sequences);
-    let n = places.len();
+    let (m, n) = (looking.len(), places.len());
+    let rows = Tensor::from_iter(looking.iter().map(|row| *row as u32), q.device())?;
+    let all = looking.iter().copied().eq(0..n);
+    let queries = |rope| {
+        let q = turn(q, rope)?;
+        split(&if all { q } else { q.index_select(&rows, 0)? }, packing.heads, 1)
+    };
+    let k = split(&turn(k, &packing.rope)?, packing.kv_heads, packing.heads / packing.kv_heads)?;
     let table = |f: &dyn Fn(usize, usize) -> f32| {
-        Tensor::from_vec((0..n * n).map(|x| f(x / n, x % n)).collect(), (n, n), q.device())
+        Tensor::from_vec((0..m * n).map(|x| f(looking[x / n], x % n)).collect(), (m, n), k.device())
     };
     let bias = table(&|i, j| {
         let (a, b) = (&places[i], &places[j]);
@@ -105,7 +107,7 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> R
         if inside && !left && (!packing.causal || j <= i) { 0.0 } else { f32::NEG_INFINITY }
     })?;
     if packing.sequences.iter().all(|s| s.stream.is_none()) {
-        return mix(&scores(&q, &k)?, &v, &bias);
+        return softmax(&scores(&queries(&packing.rope)?, &k)?.broadcast_add(&bias)?, D::Minus1);
     }
     // Two blocks of scores: over the prefixes of streams, which move up with the window, and over everything else.
     let in_prefix = |j: usize| {
@@ -114,9 +116,9 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Packing) -> R
     };
     let prefix = table(&|_, j| f32::from(u8::from(in_prefix(j))))?;
     let others = (1.0 - &prefix)?;
-    let over_prefix = scores(&prefix_q, &k)?.broadcast_mul(&prefix)?;
-    let over_others = scores(&q, &k)?.broadcast_mul(&others)?;
-    mix(&(over_prefix + over_others)?, &v, &bias)
+    let over_prefix = scores(&queries(&packing.prefix_rope)?, &k)?.broadcast_mul(&prefix)?;
+    let over_others = scores(&queries(&packing.rope)?, &k)?.broadcast_mul(&others)?;
+    softmax(&(over_prefix + over_others)?.broadcast_add(&bias)?, D::Minus1)
 }
 
 /// Where a row stands: its sequence, its branch (0: the trunk) and its position.

@@ -175,6 +175,48 @@ fn streaming_attention_is_what_a_rolling_window_computes() {
 }
 
 #[test]
+fn probabilities_are_those_by_hand_and_follow_the_rows_they_are_of() {
+    let rows = |values: &[f32]| Tensor::new(values, &Device::Cpu).unwrap().unsqueeze(1).unwrap();
+    let packing = |sequence| Packing { causal: true, rope: None, ..Packing::tower(vec![sequence], 1) };
+    let of = |packing: &Packing, keys: &[f32], looking: &[usize]| {
+        let p = plain::probabilities(&rows(&vec![1.0; keys.len()]), &rows(keys), packing, looking).unwrap();
+        p.squeeze(0).unwrap().to_vec2::<f32>().unwrap()
+    };
+    // Weights 1, 2, 3 in the trunk; 6 in the first branch, 4 in the second.
+    let keys = [1f32, 2.0, 3.0, 6.0, 4.0].map(f32::ln);
+    let two = packing(Sequence::new(3, vec![1, 1]));
+    let near = |got: &[f32], want: [f32; 5]| {
+        assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-6), "{got:?}, not {want:?}");
+    };
+    let p = of(&two, &keys, &[4, 1, 3]);
+    near(&p[0], [0.1, 0.2, 0.3, 0.0, 0.4]);
+    near(&p[1], [1.0 / 3.0, 2.0 / 3.0, 0.0, 0.0, 0.0]);
+    near(&p[2], [1.0 / 12.0, 2.0 / 12.0, 3.0 / 12.0, 0.5, 0.0]);
+    // Without positions, rows that change places take their shares along.
+    let turned = of(&two, &[keys[2], keys[0], keys[1], keys[3], keys[4]], &[4]);
+    near(&turned[0], [0.3, 0.1, 0.2, 0.0, 0.4]);
+}
+
+#[test]
+fn probabilities_of_some_rows_are_those_of_all_and_make_the_fused_result() {
+    for sequences in [streams(), vec![Sequence::new(5, vec![3, 1])]] {
+        let packing = Arc::new(Packing::decoder(sequences, [4, 2], 6, 1e4));
+        let n = packing.rows();
+        let (q, k, v) = (var(&[n, 24], 1), var(&[n, 12], 2), var(&[n, 12], 3));
+        let all: Vec<usize> = (0..n).collect();
+        let whole = plain::probabilities(&q, &k, &packing, &all).unwrap();
+        let some = [n - 1, 3, 4];
+        let index = Tensor::new(&some.map(|row| row as u32), &Device::Cpu).unwrap();
+        let part = plain::probabilities(&q, &k, &packing, &some).unwrap();
+        assert!(difference(&part, &whole.index_select(&index, 1).unwrap()) < 1e-6);
+        // The first head by its own values: what the fused kernel computes.
+        let fused = attend_packed(&q, &k, &v, &packing).unwrap().narrow(1, 0, 6).unwrap();
+        let mixed = whole.get(0).unwrap().matmul(&v.narrow(1, 0, 6).unwrap().contiguous().unwrap()).unwrap();
+        assert!(difference(&fused, &mixed) < TOLERANCE);
+    }
+}
+
+#[test]
 fn a_stream_that_does_not_fit_its_trunk_is_refused() {
     let stream = Some(Stream { prefix: 3, frame: 2, frames: 5, window: 4 });
     let packing = Packing::decoder(vec![Sequence { stream, ..Sequence::plain(12) }], [1, 1], 4, 1e4);

@@ -14,6 +14,7 @@ use utr_models::manifest::WindowMode;
 use super::ceiling::Ceiling;
 use super::{BenchArgs, Case, Row, random};
 use crate::answer::Question;
+use crate::budget;
 use crate::capture::live::LiveOptions;
 use crate::capture::{CaptureOptions, Frame, Stamp};
 use crate::cli::Mode;
@@ -339,11 +340,8 @@ fn memory(
         None => subject.read_window(&frames, arguments, interrupt)?,
     };
     subject.ask(&reading, &mut subject.own(arguments), arguments, interrupt)?;
-    let status = std::fs::read_to_string("/proc/self/status").context("reading /proc/self/status")?;
-    let peak = status
-        .lines()
-        .find_map(|line| line.strip_prefix("VmHWM:")?.split_whitespace().next()?.parse::<f64>().ok());
-    let peak = peak.context("/proc/self/status names no VmHWM")? / 1024.0;
+    let peak = budget::used().into_iter().find(|(kind, _)| *kind == "peak");
+    let (_, peak) = peak.context("/proc/self/status cannot be read, or names no VmHWM")?;
     let spans = prefill::spans(mode.into(), CAPACITY).max(CAPACITY);
     let kv = subject.decoder.shape().bytes(arguments.kv, subject.before.len() + spans * subject.tokens);
     let note = format!(
@@ -351,7 +349,7 @@ fn memory(
         subject.weight_bytes as f64 / f64::from(1 << 20),
         kv as f64 / f64::from(1 << 20)
     );
-    Ok(row(Case::RssPeak, Some(mode), "MiB", vec![peak], None, note))
+    Ok(row(Case::RssPeak, Some(mode), "MiB", vec![peak as f64 / f64::from(1 << 20)], None, note))
 }
 
 /// A live test picture is followed while one question after the other is answered; what was due and did not enter the window is lost.

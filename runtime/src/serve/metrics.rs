@@ -16,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::answer::{Answer, Question};
+use crate::budget;
 use crate::capture::Frame;
 use crate::error::{Error, Result};
 use crate::pipeline::Look;
@@ -145,7 +146,7 @@ impl Metrics {
         }
         self.pending.set(status.pending as f64);
         self.window.set(status.window as f64);
-        for (kind, bytes) in memory() {
+        for (kind, bytes) in budget::used() {
             self.memory.get_or_create(&[("kind", kind)]).set(bytes as f64);
         }
         let mut text = String::new();
@@ -163,19 +164,6 @@ pub fn drops(status: &Status) -> [(&'static str, u64); 4] {
         ("pinned", status.dropped_pinned),
         ("failed", status.failed_frames),
     ]
-}
-
-/// Resident memory now and at its most, in bytes, from `/proc/self/status`.
-pub fn memory() -> Vec<(&'static str, u64)> {
-    let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
-    let field = |name: &str| {
-        let line = text.lines().find(|line| line.starts_with(name))?;
-        line.split_ascii_whitespace().nth(1)?.parse::<u64>().ok().map(|kib| kib * 1024)
-    };
-    [("resident", "VmRSS:"), ("peak", "VmHWM:"), ("swapped", "VmSwap:")]
-        .into_iter()
-        .filter_map(|(kind, name)| Some((kind, field(name)?)))
-        .collect()
 }
 
 impl Observer for Metrics {

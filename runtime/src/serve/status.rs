@@ -7,8 +7,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::App;
-use super::metrics::{drops, memory};
+use super::metrics::drops;
 use crate::answer::{FrameUsed, MAX_QUESTION_BYTES};
+use crate::budget;
 use crate::session::Status;
 use crate::source::secret::scrub;
 
@@ -70,7 +71,7 @@ pub fn report(app: &App) -> Value {
     let lost: serde_json::Map<String, Value> =
         drops(&status).into_iter().map(|(stage, n)| (stage.into(), n.into())).collect();
     let held: serde_json::Map<String, Value> =
-        memory().into_iter().map(|(kind, n)| (kind.into(), n.into())).collect();
+        budget::used().into_iter().map(|(kind, n)| (kind.into(), n.into())).collect();
     json!({
         "ready": health.ready,
         "reason": health.reason,

@@ -8,22 +8,11 @@ use super::pool::Parts;
 use super::study::{Arm, Study};
 use crate::figures::{self, Bar};
 use crate::files::write_atomic;
-use crate::stats::{Correlation, mean_interval};
+use crate::stats::{Correlation, Mean};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
-
-/// A mean with its 95 % interval.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-pub struct Mean {
-    /// The mean over seeds.
-    pub mean: f64,
-    /// Its interval; both ends are the mean where there is one seed.
-    pub interval: [f64; 2],
-    /// Seeds.
-    pub n: usize,
-}
 
 /// What one arm came to.
 #[derive(Clone, Debug, Serialize)]
@@ -83,9 +72,10 @@ fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<
     let control = |seed: u64, name: &String| {
         outcomes.iter().find(|o| o.arm == study.control && o.seed == seed)?.scores.get(name).copied()
     };
-    let mean = |values: Vec<f64>| {
-        let (mean, interval) = mean_interval(&values);
-        Mean { mean, interval, n: values.len() }
+    // One seed says nothing of the spread.
+    let mean = |values: Vec<f64>| match values[..] {
+        [only] => Mean { mean: only, interval: [only; 2] },
+        _ => Mean::of(&values),
     };
     let mut scores = BTreeMap::new();
     let mut against_control = BTreeMap::new();

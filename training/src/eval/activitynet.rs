@@ -73,14 +73,12 @@ fn prompt(question: &str) -> String {
 
 #[cfg(test)]
 mod tests {
+    use super::super::golden;
     use super::*;
 
     #[test]
     fn prompts_are_the_references() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let golden: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        for case in golden["activitynet_prompts"].as_array().unwrap() {
+        for case in golden("activitynet_prompts") {
             assert_eq!(prompt(case["question"].as_str().unwrap()), case["prompt"].as_str().unwrap());
         }
     }

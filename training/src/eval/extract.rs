@@ -141,18 +141,13 @@ pub fn matching(reply: &str, question: &str, answer: &str) -> Option<bool> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{golden, golden_in};
     use super::*;
     use serde_json::Value;
 
-    fn golden(name: &str) -> Value {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/");
-        serde_json::from_str(&std::fs::read_to_string(format!("{path}{name}")).unwrap()).unwrap()
-    }
-
     /// The cases called `key` of both golden files.
     fn cases(keys: [&str; 2]) -> Vec<Value> {
-        let both = [golden("eval_golden.json")[keys[0]].take(), golden("eval_rules.json")[keys[1]].take()];
-        let cases: Vec<Value> = both.iter().flat_map(|cases| cases.as_array().unwrap().clone()).collect();
+        let cases = [golden_in("eval_golden.json", keys[0]), golden(keys[1])].concat();
         assert!(cases.len() > 40, "{keys:?}: {}", cases.len());
         cases
     }
@@ -184,8 +179,8 @@ mod tests {
             let ours = matching(text(&case, "pred"), text(&case, "q"), text(&case, "answer"));
             assert_eq!(score(ours), case["score"], "{case}");
         }
-        for case in golden("eval_rules.json")["tempcompass_choice"].as_array().unwrap() {
-            let ours = multi_choice(text(case, "pred"), text(case, "answer"));
+        for case in golden("tempcompass_choice") {
+            let ours = multi_choice(text(&case, "pred"), text(&case, "answer"));
             assert_eq!(score(ours), case["score"], "{case}");
         }
         for case in cases(["tempcompass_yes_no", "tempcompass_yes_no"]) {

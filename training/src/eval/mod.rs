@@ -130,3 +130,19 @@ pub fn run(args: &EvalArgs, stop: &AtomicBool) -> Result<()> {
         }
     }
 }
+
+/// What the references' own code gave for `part`, of a file in tests/golden.
+#[cfg(test)]
+fn golden_in<T: serde::de::DeserializeOwned>(file: &str, part: &str) -> T {
+    let path = format!("{}/../tests/golden/{file}", env!("CARGO_MANIFEST_DIR"));
+    let mut all: serde_json::Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
+    serde_json::from_value(all[part].take()).unwrap()
+}
+
+/// The same of `eval_rules.json`, case by case.
+#[cfg(test)]
+fn golden(part: &str) -> Vec<serde_json::Value> {
+    let cases: Vec<serde_json::Value> = golden_in("eval_rules.json", part);
+    assert!(!cases.is_empty(), "no case of {part}");
+    cases
+}

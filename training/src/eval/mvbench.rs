@@ -121,21 +121,20 @@ fn clip(folder: &Path, (_, cut, whole, bounded): &Task, row: &Row) -> Clip {
 
 #[cfg(test)]
 mod tests {
+    use super::super::{golden, golden_in};
     use super::*;
 
     #[test]
     fn prompts_are_the_references() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let golden: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        for case in golden["mvbench_prompts"].as_array().unwrap() {
+        for case in golden("mvbench_prompts") {
             let candidates: Vec<String> = serde_json::from_value(case["candidates"].clone()).unwrap();
             assert_eq!(
                 prompt(case["question"].as_str().unwrap(), &candidates),
                 case["prompt"].as_str().unwrap()
             );
         }
-        let folders = golden["mvbench_folders"].as_object().unwrap();
+        let folders: serde_json::Map<String, serde_json::Value> =
+            golden_in("eval_rules.json", "mvbench_folders");
         assert_eq!(folders.len(), TASKS.len());
         for (name, cut, ..) in TASKS {
             assert_eq!(folders[name], cut);

@@ -210,10 +210,7 @@ mod tests {
 
     #[test]
     fn activitynet_adds_up_as_the_reference_does() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let golden: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        for case in golden["activitynet_scores"].as_array().unwrap() {
+        for case in super::super::golden("activitynet_scores") {
             let outcomes = case["results"].as_array().unwrap().iter().map(|result| {
                 let right = match result[0].as_str().unwrap() {
                     "yes" => Some(true),

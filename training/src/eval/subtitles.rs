@@ -131,14 +131,8 @@ fn put(table: &mut [Option<usize>], number: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use super::super::golden;
     use super::*;
-    use serde_json::Value;
-
-    fn golden(key: &str) -> Vec<Value> {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let mut golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        golden[key].take().as_array().unwrap().clone()
-    }
 
     #[test]
     fn sets_are_listed_as_python_lists_them() {

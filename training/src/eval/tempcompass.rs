@@ -111,13 +111,12 @@ fn item(folder: &Path, task: &str, post: &str, number: usize, row: Row) -> Resul
 
 #[cfg(test)]
 mod tests {
+    use super::super::golden;
     use super::*;
 
     #[test]
     fn prompts_are_the_references() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let golden: Value = serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
-        for case in golden["tempcompass_prompts"].as_array().unwrap() {
+        for case in golden("tempcompass_prompts") {
             let (task, post) = TASKS.iter().find(|task| task.0 == case["task"]).unwrap();
             let row = serde_json::json!({"video_id": "1", "dim": "speed", "question": case["question"], "answer": "yes",
                 "mc_question": "?", "mc_answer": "A. x"});

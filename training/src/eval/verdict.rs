@@ -149,22 +149,16 @@ impl Literals<'_> {
 
 #[cfg(test)]
 mod tests {
+    use super::super::golden;
     use super::*;
-    use serde_json::Value;
-
-    fn golden() -> Value {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap()
-    }
 
     #[test]
     fn a_judges_words_are_read_as_the_reference_reads_them() {
-        let golden = golden();
-        for case in golden["judge_correct"].as_array().unwrap() {
+        for case in golden("judge_correct") {
             let ours = read(Rubric::YesNo, case["said"].as_str().unwrap(), "yes").and_then(|v| v.right);
             assert_eq!(ours, case["rating"].as_u64().map(|rating| rating == 1), "{case}");
         }
-        for case in golden["judge_captioning"].as_array().unwrap() {
+        for case in golden("judge_captioning") {
             let (said, answer) = (case["said"].as_str().unwrap(), case["answer"].as_str().unwrap());
             let ours =
                 read(Rubric::Captioning, said, answer).map_or(-1, |v| i64::from(v.right == Some(true)));
@@ -174,8 +168,7 @@ mod tests {
 
     #[test]
     fn a_judges_dictionary_is_read_as_python_reads_it() {
-        let golden = golden();
-        for case in golden["judge_open"].as_array().unwrap() {
+        for case in golden("judge_open") {
             let ours =
                 read(Rubric::OpenEnded, case["said"].as_str().unwrap(), "").map(|v| (v.right, v.score));
             let theirs = case["parsed"].as_array().map(|parsed| {

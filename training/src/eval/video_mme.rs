@@ -68,15 +68,13 @@ pub fn load(folder: &Path, subtitles: bool) -> Result<Benchmark> {
 #[cfg(test)]
 mod tests {
     use super::super::clip::Seen;
+    use super::super::golden;
     use super::*;
 
     #[test]
     fn prompts_are_the_references() {
-        let path = concat!(env!("CARGO_MANIFEST_DIR"), "/../tests/golden/eval_rules.json");
-        let golden: serde_json::Value =
-            serde_json::from_str(&std::fs::read_to_string(path).unwrap()).unwrap();
         let seen = Seen { frames: Vec::new(), total: 900, fps: 30.0 };
-        for case in golden["videomme_prompts"].as_array().unwrap() {
+        for case in golden("videomme_prompts") {
             let folder = tempfile::tempdir().unwrap();
             let at = |name: &str| folder.path().join(name);
             std::fs::create_dir_all(at("subtitle")).unwrap();

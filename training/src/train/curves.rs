@@ -3,6 +3,7 @@
 //! Comes in: one [`Record`] per update and per validation. Goes out: `log.jsonl` (append only; cut back to the checkpoint on resume) and
 //! `loss.svg`. No screen output here.
 
+use crate::figures;
 use anyhow::{Context, Result};
 use plotters::prelude::*;
 use serde::{Deserialize, Serialize};
@@ -75,13 +76,10 @@ pub fn append(path: &Path, record: &Record) -> Result<()> {
 /// Draws loss and mean validation accuracy over clips seen.
 pub fn draw(records: &[Record], path: &Path) -> Result<()> {
     let Some(last) = records.last() else { return Ok(()) };
-    let temporary = path.with_extension("svg.tmp");
     let smooth = smooth(records);
     let top = smooth.iter().map(|(_, l)| *l).fold(0.1, f64::max);
-    {
-        let root = SVGBackend::new(&temporary, (900, 420)).into_drawing_area();
-        root.fill(&WHITE)?;
-        let mut chart = ChartBuilder::on(&root)
+    figures::draw(path, "Loss and validation", |area| {
+        let mut chart = ChartBuilder::on(area)
             .margin(12)
             .x_label_area_size(36)
             .y_label_area_size(48)
@@ -96,9 +94,8 @@ pub fn draw(records: &[Record], path: &Path) -> Result<()> {
             (r.samples as f64, mean)
         });
         chart.draw_secondary_series(LineSeries::new(accuracy, &RED))?;
-        root.present()?;
-    }
-    std::fs::rename(&temporary, path).with_context(|| format!("renaming {}", temporary.display()))
+        Ok(())
+    })
 }
 
 /// Losses as running means over a hundredth of the run.
