@@ -206,5 +206,9 @@ fn a_weight_that_does_not_move_gets_no_gradient_and_changes_none() {
     let (got, want) = (gradient(frozen), gradient(plain));
     let gap = (got.get(&x).unwrap() - want.get(&x).unwrap()).unwrap().abs().unwrap();
     assert!(gap.max_all().unwrap().to_scalar::<f64>().unwrap() < 1e-12);
-    assert!(got.get(&w).is_none() && want.get(&w).is_some());
+    // The plain product forms a gradient of the weight, or of its transpose.
+    let formed = |store: &candle_core::backprop::GradStore| {
+        store.get_ids().filter_map(|id| store.get_id(*id)).filter(|grad| grad.elem_count() == 60).count()
+    };
+    assert_eq!((formed(&got), formed(&want)), (0, 1));
 }

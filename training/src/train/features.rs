@@ -2,7 +2,8 @@
 //!
 //! Comes in: a clip's name and patches, and a tower that stays as it is. Goes out: its features, from memory, from a folder, or computed: the same bits
 //! each time. An entry's key is made of the clip's name, its patches and the tower's weights, so that nothing stale is ever found. Memory is bounded, the oldest
-//! entry leaves first; the folder is not. Clips that never come again gain nothing here: their recipes ask for no cache.
+//! entry leaves first; the folder is not. The tower sees a clip at a time, so that a clip's features do not depend on those beside it; without a cache it sees
+//! a micro-batch at once, which in a batch of several clips may round in other places. Clips that never come again gain nothing here: their recipes ask for no cache.
 
 use anyhow::{Context, Result, anyhow};
 use candle_core::{Device, Tensor};

@@ -110,6 +110,8 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
     };
     let projector_rows = patches * (config.feature_channels() + inside(projector(config)));
     let decoder = rows * (t.layers * (t.hidden + inside(decoder_block(config))) + 2 * t.hidden);
+    // The kernels of the CPU, which are f32, hold one head's scores, twice on the way back; half of them count.
+    let scores = if width == 4 { 4 * work.pairs } else { 0 };
     let block = |prefix: &str| count(config, |name| name.starts_with(prefix));
     let attention = t.heads * t.head_dim;
     // A step's own graph, what comes from above, and the widest of what goes back through it, in a gradient and the sum that it is added to.
@@ -118,6 +120,7 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
             + if tower_moves { block("vision_tower.encoder.layers.0.") } else { 0 },
         patches * (projector(config) + 6 * t.hidden) + block("multi_modal_projector"),
         rows * (decoder_block(config) + 3 * t.hidden + 3 * t.intermediate.max(attention))
+            + scores
             + if setting.decoder { block("language_model.layers.0.") } else { 0 },
         // Logits, and the head's gradient with the sum that it is added to.
         work.targets * (t.vocab + t.hidden) * 4 / width
