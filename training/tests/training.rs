@@ -198,7 +198,7 @@ fn adapters_change_their_matrices_by_a_product_of_low_rank_and_survive_a_kill() 
 }
 
 /// How far losses in bf16 may lie from those in f32: 8 bits of mantissa, over 30 updates that each build on the one before.
-const BF16: f64 = 0.05;
+const BF16: f64 = 0.005;
 
 /// A recipe with further lines at its head.
 fn with(recipe: &Path, lines: &str) {
