@@ -1,6 +1,7 @@
 //! What host and device agree on: the network, its weights, its prompt and its bundle.
 
 pub mod atomic;
+pub mod backward;
 pub mod bpe;
 pub mod bundle;
 pub mod config;

@@ -100,7 +100,7 @@ impl Network {
         Ok(Tensor::cat(&[tokens.reshape((n * t, hidden))?, self.vision.newline().unsqueeze(0)?], 0)?)
     }
 
-    fn plan(&self, examples: &[Example]) -> Result<Plan> {
+    pub(crate) fn plan(&self, examples: &[Example]) -> Result<Plan> {
         let Config { vision, video_token, .. } = &self.config;
         Plan::new(examples, *video_token, vision.grid().pow(2), self.config.tokens_per_frame())
     }
@@ -117,27 +117,56 @@ impl Network {
         })
     }
 
-    /// What enters the decoder, (rows, hidden), and how it is packed.
-    fn packed(&self, examples: &[Example]) -> Result<(Tensor, Plan)> {
-        let plan = self.plan(examples)?;
-        let embedded = self.decoder.embed(&plan.ids)?;
-        let mut sources = vec![embedded];
+    /// Rows of patches of all examples, one after the other, so that the tower runs once over the frames of the whole batch.
+    pub(crate) fn shown(&self, examples: &[Example]) -> Result<Option<Tensor>> {
         let patches: Vec<&Tensor> = examples.iter().filter_map(|e| e.patches.as_ref()).collect();
-        if !patches.is_empty() {
-            // One pass of the tower over the frames of the whole batch.
-            let tokens = self.vision.encode_patches(&Tensor::cat(&patches, 0)?)?;
+        Ok(if patches.is_empty() { None } else { Some(Tensor::cat(&patches, 0)?) })
+    }
+
+    /// The rows that enter the decoder's first block, from those of the text and the features of what is shown.
+    pub(crate) fn assemble(
+        &self,
+        plan: &Plan,
+        embedded: &Tensor,
+        features: Option<&Tensor>,
+    ) -> Result<Tensor> {
+        let mut sources = vec![embedded.clone()];
+        if let Some(features) = features {
+            let tokens = self.vision.pool(&self.vision.project(features)?)?;
             let (n, t, hidden) = tokens.dims3()?;
             sources.push(tokens.reshape((n * t, hidden))?);
             sources.push(self.vision.newline().unsqueeze(0)?);
         }
-        let order = Tensor::new(plan.order.as_slice(), self.decoder.device())?;
-        Ok((Tensor::cat(&sources, 0)?.index_select(&order, 0)?, plan))
+        let order = Tensor::from_vec(plan.order.clone(), plan.rows, self.decoder.device())?;
+        Ok(Tensor::cat(&sources, 0)?.index_select(&order, 0)?)
     }
 
-    /// Final-normed hidden rows of all examples one after the other, and the label of each target in them.
+    /// Final-normed hidden rows of all examples one after the other, and the label of each target in them; with gradients.
     pub fn hidden(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
-        let (x, plan) = self.packed(examples)?;
-        Ok((self.decoder.forward_packed(&x, plan.sequences)?, plan.labels))
+        self.hidden_through(examples, |x| x)
+    }
+
+    /// The same without gradients: over variables too, no more than one block's intermediate results live at a time.
+    fn read(&self, examples: &[Example]) -> Result<(Tensor, Vec<Vec<Label>>)> {
+        self.hidden_through(examples, |x| x.detach())
+    }
+
+    fn hidden_through(
+        &self,
+        examples: &[Example],
+        between: impl Fn(Tensor) -> Tensor,
+    ) -> Result<(Tensor, Vec<Vec<Label>>)> {
+        let (x, plan) = self.packed(examples, &between)?;
+        Ok((between(self.decoder.forward_through(&x, plan.sequences, &between)?), plan.labels))
+    }
+
+    /// What enters the decoder, (rows, hidden), and how it is packed; `between` over what goes from block to block.
+    fn packed(&self, examples: &[Example], between: impl Fn(Tensor) -> Tensor) -> Result<(Tensor, Plan)> {
+        let plan = self.plan(examples)?;
+        let shown = self.shown(examples)?;
+        let features = shown.map(|patches| self.vision.features_through(&patches, &between)).transpose()?;
+        let x = between(self.assemble(&plan, &self.decoder.embed(&plan.ids)?, features.as_ref())?);
+        Ok((x, plan))
     }
 
     /// The weighted sum of the losses of all targets (a scalar with gradients) and the sum of the weights.
@@ -154,7 +183,7 @@ impl Network {
     /// Mean negative log-likelihood of the targets of each span: for every example its trunk's, then its branches'. Spans without
     /// targets give NaN.
     pub fn nll(&self, examples: &[Example]) -> Result<Vec<f64>> {
-        let (hidden, labels) = self.hidden(examples)?;
+        let (hidden, labels) = self.read(examples)?;
         let head = self.decoder.head()?;
         labels
             .into_iter()
@@ -173,7 +202,7 @@ impl Network {
     /// For every span as in [`Network::nll`]: whether each target is the likeliest token given the targets before it, which is whether
     /// greedy decoding would say exactly this.
     pub fn says(&self, examples: &[Example]) -> Result<Vec<bool>> {
-        let (hidden, labels) = self.hidden(examples)?;
+        let (hidden, labels) = self.read(examples)?;
         labels
             .into_iter()
             .map(|labels| {
@@ -190,19 +219,19 @@ impl Network {
 
     /// Logits (rows, vocab) of one example without branches, every position.
     pub fn logits(&self, example: &Example) -> Result<Tensor> {
-        let (hidden, _) = self.hidden(std::slice::from_ref(example))?;
+        let (hidden, _) = self.read(std::slice::from_ref(example))?;
         self.decoder.logits(&hidden)
     }
 }
 
 /// Where each row of the packed batch comes from, and what it must predict.
-struct Plan {
-    ids: Vec<u32>,
+pub(crate) struct Plan {
+    pub ids: Vec<u32>,
     /// Among the text ids, then all visual tokens, then the newline.
     order: Vec<u32>,
     rows: usize,
-    sequences: Vec<Sequence>,
-    labels: Vec<Vec<Label>>,
+    pub sequences: Vec<Sequence>,
+    pub labels: Vec<Vec<Label>>,
 }
 
 /// A row: a text id (index among all text ids), a visual token (index among all), or the newline.

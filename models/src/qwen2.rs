@@ -17,19 +17,44 @@ use std::sync::Arc;
 
 /// A map, dense or quantized.
 enum Linear {
-    Dense { weight: Tensor, bias: Option<Tensor> },
+    Dense { weight: Tensor, bias: Option<Tensor>, adapter: Option<Adapter> },
     Quantized { weight: Quantized, bias: Option<Tensor> },
+}
+
+/// What a low-rank adapter adds to a map: `x Aᵀ Bᵀ` for `A` (rank, in) and `B` (out, rank), so that no gradient of the map's own matrix is formed.
+struct Adapter {
+    a: Tensor,
+    b: Tensor,
+}
+
+impl Adapter {
+    /// Where the weights hold the two beside a matrix.
+    fn of(weights: &Weights, name: &str) -> Option<Self> {
+        let get = |part: &str| weights.get(&format!("{name}.{part}")).cloned();
+        Some(Self { a: get("lora_a")?, b: get("lora_b")? })
+    }
+
+    fn forward(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::linear(&ops::linear(x, &self.a, None)?, &self.b, None)?)
+    }
 }
 
 impl Linear {
     fn dense(weights: &Weights, name: &str, bias: bool) -> Result<Self> {
         let bias = if bias { Some(take(weights, &format!("{name}.bias"))?) } else { None };
-        Ok(Self::Dense { weight: take(weights, &format!("{name}.weight"))?, bias })
+        let weight = take(weights, &format!("{name}.weight"))?;
+        Ok(Self::Dense { weight, bias, adapter: Adapter::of(weights, name) })
     }
 
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self {
-            Self::Dense { weight, bias } => Ok(ops::linear(x, weight, bias.as_ref())?),
+            Self::Dense { weight, bias, adapter } => {
+                let y = ops::linear(x, weight, bias.as_ref())?;
+                Ok(match adapter {
+                    Some(adapter) => (y + adapter.forward(x)?)?,
+                    None => y,
+                })
+            }
             Self::Quantized { weight, bias } => {
                 let y = weight.forward(x)?;
                 Ok(match bias {
@@ -106,7 +131,7 @@ impl Qwen2 {
     pub fn new(config: &TextConfig, weights: &Weights) -> Result<Self> {
         let embedding = take(weights, "language_model.embed_tokens.weight")?;
         let head = match config.tied {
-            true => Linear::Dense { weight: embedding.clone(), bias: None },
+            true => Linear::Dense { weight: embedding.clone(), bias: None, adapter: None },
             false => Linear::dense(weights, "lm_head", false)?,
         };
         Ok(Self {
@@ -203,15 +228,54 @@ impl Qwen2 {
         }
     }
 
+    /// How packed sequences attend; positions as [`Sequence::positions`].
+    pub(crate) fn packing(&self, sequences: Vec<Sequence>) -> Arc<Packing> {
+        let c = &self.config;
+        Arc::new(Packing::decoder(sequences, [c.heads, c.kv_heads], c.head_dim, c.rope_theta))
+    }
+
+    /// Blocks.
+    pub(crate) fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// One block over packed rows (rows, hidden), with gradients.
+    pub(crate) fn block(&self, index: usize, x: &Tensor, packing: &Arc<Packing>) -> Result<Tensor> {
+        let attend = |q, k, v| Ok(ops::attend_packed(&q, &k, &v, packing)?);
+        self.blocks[index].forward(x, self.config.rms_norm_eps, attend)
+    }
+
+    /// The last norm, over the rows that left the last block.
+    pub(crate) fn last_norm(&self, x: &Tensor) -> Result<Tensor> {
+        Ok(ops::rms_norm(x, &self.norm, self.config.rms_norm_eps)?)
+    }
+
+    /// The table of token embeddings (vocab, hidden) of a dense decoder.
+    pub(crate) fn table(&self) -> Option<&Tensor> {
+        match &self.embedding {
+            Embedding::Dense(table) => Some(table),
+            Embedding::Quantized(_) => None,
+        }
+    }
+
     /// Packed sequences (rows, hidden) to final-normed hidden rows, with gradients; positions as [`Sequence::positions`].
     pub fn forward_packed(&self, x: &Tensor, sequences: Vec<Sequence>) -> Result<Tensor> {
-        let c = &self.config;
-        let packing = Arc::new(Packing::decoder(sequences, [c.heads, c.kv_heads], c.head_dim, c.rope_theta));
+        self.forward_through(x, sequences, |x| x)
+    }
+
+    /// The same, with `between` over what goes from block to block.
+    pub(crate) fn forward_through(
+        &self,
+        x: &Tensor,
+        sequences: Vec<Sequence>,
+        between: impl Fn(Tensor) -> Tensor,
+    ) -> Result<Tensor> {
+        let packing = self.packing(sequences);
         let mut x = x.clone();
-        for block in &self.blocks {
-            x = block.forward(&x, c.rms_norm_eps, |q, k, v| Ok(ops::attend_packed(&q, &k, &v, &packing)?))?;
+        for index in 0..self.depth() {
+            x = between(self.block(index, &x, &packing)?);
         }
-        Ok(ops::rms_norm(&x, &self.norm, c.rms_norm_eps)?)
+        self.last_norm(&x)
     }
 
     /// New rows (n, hidden) to final-normed hidden rows (n, hidden), where the caller keeps what was read before:

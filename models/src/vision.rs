@@ -185,31 +185,68 @@ impl VisionTower {
         Ok(x.contiguous()?.reshape((n * g * g, 3 * p * p))?)
     }
 
-    /// The selected features (n, grid², channels), before `post_layernorm`, for rows of patches (n * grid², 3 * patch²).
-    pub fn features(&self, patches: &Tensor) -> Result<Tensor> {
+    /// How so many rows of patches attend: each frame within itself.
+    pub(crate) fn packing(&self, rows: usize) -> Arc<Packing> {
         let tokens = self.grid * self.grid;
-        let rows = patches.dim(0)?;
-        let n = rows / tokens;
-        let packing = Arc::new(Packing::tower(vec![Sequence::plain(tokens); n], self.heads));
-        let x = ops::linear(patches, &self.patch_weight, Some(&self.patch_bias))?;
+        Arc::new(Packing::tower(vec![Sequence::plain(tokens); rows / tokens], self.heads))
+    }
+
+    /// Rows of patches (n * grid², 3 * patch²) to the rows (n * grid², channels) that enter the first block.
+    pub(crate) fn embed(&self, patches: &Tensor) -> Result<Tensor> {
+        let (rows, tokens) = (patches.dim(0)?, self.grid * self.grid);
+        let patches = patches.to_dtype(self.patch_weight.dtype())?;
+        let x = ops::linear(&patches, &self.patch_weight, Some(&self.patch_bias))?;
         let channels = x.dim(1)?;
-        let x = x.reshape((n, tokens, channels))?.broadcast_add(&self.positions)?;
-        let mut x = x.reshape((rows, channels))?;
-        let mut selected = Vec::new();
-        for depth in 0..=self.blocks.len() {
-            for _ in self.feature_layers.iter().filter(|layer| **layer == depth) {
-                selected.push(x.clone());
-            }
-            if let Some(block) = self.blocks.get(depth) {
-                x = block.forward(&x, &packing)?;
-            }
-        }
-        let joined = match selected.as_slice() {
+        let x = x.reshape((rows / tokens, tokens, channels))?.broadcast_add(&self.positions)?;
+        Ok(x.reshape((rows, channels))?)
+    }
+
+    /// Blocks that are used.
+    pub(crate) fn depth(&self) -> usize {
+        self.blocks.len()
+    }
+
+    /// One block over the rows of [`VisionTower::packing`].
+    pub(crate) fn block(&self, index: usize, x: &Tensor, packing: &Arc<Packing>) -> Result<Tensor> {
+        self.blocks[index].forward(x, packing)
+    }
+
+    /// How often the rows at a depth are features; 0 is what enters the first block.
+    pub(crate) fn selected(&self, depth: usize) -> usize {
+        self.feature_layers.iter().filter(|layer| **layer == depth).count()
+    }
+
+    /// Rows at the selected depths, shallow to deep, to features (n, grid², channels).
+    pub(crate) fn join(&self, selected: &[Tensor]) -> Result<Tensor> {
+        let joined = match selected {
             [one] => one.clone(),
             many => Tensor::cat(many, 1)?,
         };
-        let width = joined.dim(1)?;
-        Ok(joined.reshape((n, tokens, width))?)
+        let ((rows, width), tokens) = (joined.dims2()?, self.grid * self.grid);
+        Ok(joined.reshape((rows / tokens, tokens, width))?)
+    }
+
+    /// The selected features (n, grid², channels), before `post_layernorm`, for rows of patches (n * grid², 3 * patch²).
+    pub fn features(&self, patches: &Tensor) -> Result<Tensor> {
+        self.features_through(patches, |x| x)
+    }
+
+    /// The same, with `between` over what goes from block to block.
+    pub(crate) fn features_through(
+        &self,
+        patches: &Tensor,
+        between: impl Fn(Tensor) -> Tensor,
+    ) -> Result<Tensor> {
+        let packing = self.packing(patches.dim(0)?);
+        let mut x = between(self.embed(patches)?);
+        let mut selected = Vec::new();
+        for depth in 0..=self.depth() {
+            selected.extend(std::iter::repeat_n(x.clone(), self.selected(depth)));
+            if depth < self.depth() {
+                x = between(self.block(depth, &x, &packing)?);
+            }
+        }
+        self.join(&selected)
     }
 
     /// Features (n, grid², channels) to the decoder's width: (n, grid², hidden).

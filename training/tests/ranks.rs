@@ -92,6 +92,20 @@ fn two_ranks_end_where_one_does_and_a_run_may_change_their_number() {
 }
 
 #[test]
+fn in_bf16_two_ranks_end_where_one_does() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 0, 6);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    std::fs::write(&recipe, format!("precision = \"bf16\"\n{text}")).unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    done(train("tune", &recipe, &one, "2").output().unwrap());
+    for child in start(2, &[(&recipe, &two); 2]) {
+        done(child.wait_with_output().unwrap());
+    }
+    same(&one, &two);
+}
+
+#[test]
 fn ranks_that_differ_are_refused_before_they_train() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe(folder.path(), 0, 6);

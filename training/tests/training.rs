@@ -196,3 +196,86 @@ fn adapters_change_their_matrices_by_a_product_of_low_rank_and_survive_a_kill() 
         }
     }
 }
+
+/// How far losses in bf16 may lie from those in f32: 8 bits of mantissa, over 30 updates that each build on the one before.
+const BF16: f64 = 0.005;
+
+/// A recipe with further lines at its head.
+fn with(recipe: &Path, lines: &str) {
+    let text = std::fs::read_to_string(recipe).unwrap();
+    std::fs::write(recipe, format!("{lines}\n{text}")).unwrap();
+}
+
+#[test]
+fn checkpointing_changes_no_bit_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe_of(folder.path(), 2, 6, "frames = [[4, 1.0], [10, 2.0]]\nwindow = 4");
+    let (plain, again) = (folder.path().join("plain"), folder.path().join("again"));
+    let kept = done(train("tune", &recipe, &plain, "2").output().unwrap());
+    with(&recipe, "checkpointing = true");
+    let less = done(train("tune", &recipe, &again, "2").output().unwrap());
+    assert_eq!(losses(&plain), losses(&again));
+    for file in ["model.safetensors", "optimizer.safetensors"] {
+        let bytes = |model: &str| std::fs::read(Path::new(model.trim()).join(file)).unwrap();
+        assert!(bytes(&kept) == bytes(&less), "{file} differs");
+    }
+}
+
+#[test]
+fn in_bf16_a_run_follows_the_one_in_f32_and_survives_a_kill() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 2, 30);
+    let run = |name: &str| folder.path().join(name);
+    done(train("tune", &recipe, &run("wide"), "2").output().unwrap());
+    with(&recipe, "precision = \"bf16\"\ncheckpointing = true");
+    let model = done(train("tune", &recipe, &run("narrow"), "2").output().unwrap());
+    let (wide, narrow) = (losses(&run("wide")), losses(&run("narrow")));
+    let gaps: Vec<f64> = wide.iter().map(|(step, loss)| (narrow[step] / loss - 1.0).abs()).collect();
+    let most = gaps.iter().copied().fold(0.0, f64::max);
+    assert!(most < BF16 && most > 0.0, "losses differ by up to {most}: {gaps:?}");
+    let fall = narrow[&32] / narrow[&3];
+    assert!(fall < 0.8, "the loss fell to {fall} of what it was");
+
+    let mut child = train("tune", &recipe, &run("broken"), "1").spawn().unwrap();
+    let began = Instant::now();
+    while losses(&run("broken")).len() < 11 && began.elapsed() < Duration::from_secs(120) {
+        std::thread::sleep(Duration::from_millis(2));
+    }
+    child.kill().unwrap();
+    child.wait().unwrap();
+    let again = done(train("tune", &recipe, &run("broken"), "2").output().unwrap());
+    assert_eq!(narrow, losses(&run("broken")));
+    let load = |model: &str| {
+        candle_core::safetensors::load(Path::new(model.trim()).join("model.safetensors"), &Device::Cpu)
+            .unwrap()
+    };
+    let (end, resumed) = (load(&model), load(&again));
+    let values = |t: &candle_core::Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+    let finer = |x: &f32| x.to_bits() & 0xffff != 0;
+    for (name, tensor) in &end {
+        assert!(values(tensor) == values(&resumed[name]), "{name}");
+        // What is saved are the values in f32, not those that were computed with.
+        assert!(name.contains("post_layernorm") || values(tensor).iter().any(finer), "{name} is rounded");
+    }
+}
+
+#[test]
+fn features_from_a_cache_change_no_bit_of_a_run() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 4, 0);
+    let (plain, cached, again) =
+        (folder.path().join("plain"), folder.path().join("cached"), folder.path().join("again"));
+    done(train("align", &recipe, &plain, "2").output().unwrap());
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let features = folder.path().join("features");
+    let cache = format!("feature_cache = {{ memory_mb = 1, folder = {features:?} }}\nschedule");
+    std::fs::write(&recipe, text.replace("schedule", &cache)).unwrap();
+    done(train("align", &recipe, &cached, "2").output().unwrap());
+    let files = || std::fs::read_dir(&features).unwrap().count();
+    assert_eq!(files(), 8, "four updates of two clips");
+    // The same clips again: all of them are found.
+    done(train("align", &recipe, &again, "2").output().unwrap());
+    assert_eq!(files(), 8);
+    assert_eq!(losses(&plain), losses(&cached));
+    assert_eq!(losses(&plain), losses(&again));
+}

@@ -53,7 +53,7 @@ impl Network {
     /// # Errors
     /// [`Error::Argument`] for an example without clip or without targets; whatever the network reports.
     pub fn attention(&self, example: &Example) -> Result<Attention> {
-        let (x, plan) = self.packed(std::slice::from_ref(example))?;
+        let (x, plan) = self.packed(std::slice::from_ref(example), |x| x.detach())?;
         let chosen = plan.labels.iter().flatten().filter(|label| label.weight > 0.0);
         let looking: Vec<usize> = chosen.map(|label| label.row).collect();
         let (texts, per_frame) = (plan.ids.len(), self.config.tokens_per_frame());
@@ -156,7 +156,7 @@ mod tests {
             let same = |f: usize| patches(&plain, if f == shown { 1..2 } else { 0..1 }, None);
             let clip = Tensor::cat(&(0..FRAMES).map(same).collect::<Vec<_>>(), 0).unwrap();
             // The key of a row is how far it points from the others' mean to this frame's.
-            let (x, _) = plain.packed(&[asked(clip.clone(), None)]).unwrap();
+            let (x, _) = plain.packed(&[asked(clip.clone(), None)], |x| x).unwrap();
             let tokens = plain.config.tokens_per_frame();
             let norm = ops::rms_norm(&x, &Tensor::ones(16, DType::F32, &Device::Cpu).unwrap(), 1e-6).unwrap();
             let mean = |f: usize| norm.narrow(0, 2 + f * tokens, tokens).unwrap().mean(0).unwrap();

@@ -5,19 +5,81 @@
 
 use super::gemm::{View, gemm};
 use super::{fused, plain, slice, with};
-use candle_core::{CpuStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail};
+use candle_core::backend::BackendStorage;
+use candle_core::{
+    CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor, bail,
+};
 use std::sync::Arc;
 
 /// `x Wᵀ + b` for `x` (n, in), `w` (out, in), `b` (out).
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
     if !fused(x) || !fused(w) {
-        return plain::linear(x, w, b);
+        return match x.track_op() && !w.track_op() {
+            true => frozen(x, w, b),
+            false => plain::linear(x, w, b),
+        };
     }
     let op = Linear { input_grad: x.track_op(), weight_grad: w.track_op() };
     let (x, w) = (x.contiguous()?, w.contiguous()?);
     match b {
         Some(b) => x.apply_op3(&w, &b.contiguous()?, op),
         None => x.apply_op2(&w, op),
+    }
+}
+
+/// [`plain::linear`] with a weight that does not move. Candle's product would form the weight's gradient all the same, a third of all arithmetic.
+fn frozen(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
+    let y = x.contiguous()?.apply_op2(&w.contiguous()?, Frozen)?;
+    b.map_or(Ok(y.clone()), |b| y.broadcast_add(b))
+}
+
+/// `x Wᵀ` for a constant `W`, of any type and on any device, by candle's own product.
+struct Frozen;
+
+impl Frozen {
+    fn product<S: BackendStorage>(x: &S, lx: &Layout, w: &S, lw: &Layout) -> Result<(S, Shape)> {
+        let ((n, inputs), (outputs, inner)) = (lx.shape().dims2()?, lw.shape().dims2()?);
+        if inputs != inner {
+            bail!("linear: {inputs} input channels meet weights for {inner}")
+        }
+        let out = x.matmul(w, (1, n, outputs, inputs), lx, &lw.transpose(0, 1)?)?;
+        Ok((out, (n, outputs).into()))
+    }
+}
+
+impl CustomOp2 for Frozen {
+    fn name(&self) -> &'static str {
+        "frozen-linear"
+    }
+
+    fn cpu_fwd(
+        &self,
+        x: &CpuStorage,
+        lx: &Layout,
+        w: &CpuStorage,
+        lw: &Layout,
+    ) -> Result<(CpuStorage, Shape)> {
+        Self::product(x, lx, w, lw)
+    }
+
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        lx: &Layout,
+        w: &CudaStorage,
+        lw: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        Self::product(x, lx, w, lw)
+    }
+
+    fn bwd(
+        &self,
+        _: &Tensor,
+        w: &Tensor,
+        _: &Tensor,
+        grad: &Tensor,
+    ) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        Ok((Some(grad.contiguous()?.matmul(w)?), None))
     }
 }
 

@@ -233,3 +233,24 @@ fn cross_entropy_equals_its_twin() {
     let fast = || cross_entropy(&h, &w, &labels).unwrap();
     compare("ce", &[&h, &w], fast, || plain::cross_entropy(&h, &w, &labels).unwrap());
 }
+
+#[test]
+fn a_weight_that_does_not_move_gets_no_gradient_and_changes_none() {
+    use candle_core::DType;
+    // Of a type that no fused kernel takes.
+    let wide = |v: &Var| Var::from_tensor(&v.as_tensor().to_dtype(DType::F64).unwrap()).unwrap();
+    let (x, w, b) = (wide(&var(&[7, 12], 1)), wide(&var(&[5, 12], 2)), wide(&var(&[5], 3)));
+    let (w, b) = (w.as_detached_tensor(), b.as_detached_tensor());
+    let gradient = |y: Tensor| y.sqr().unwrap().sum_all().unwrap().backward().unwrap();
+    let (frozen, plain) = (linear(&x, &w, Some(&b)).unwrap(), plain::linear(&x, &w, Some(&b)).unwrap());
+    let gap = (&frozen - &plain).unwrap().abs().unwrap().max_all().unwrap().to_scalar::<f64>().unwrap();
+    assert!(gap < 1e-12, "{gap}");
+    let (got, want) = (gradient(frozen), gradient(plain));
+    let gap = (got.get(&x).unwrap() - want.get(&x).unwrap()).unwrap().abs().unwrap();
+    assert!(gap.max_all().unwrap().to_scalar::<f64>().unwrap() < 1e-12);
+    // The plain product forms a gradient of the weight, or of its transpose.
+    let formed = |store: &candle_core::backprop::GradStore| {
+        store.get_ids().filter_map(|id| store.get_id(*id)).filter(|grad| grad.elem_count() == 60).count()
+    };
+    assert_eq!((formed(&got), formed(&want)), (0, 1));
+}

@@ -7,6 +7,7 @@
 use super::checkpoint::{self, State};
 use super::curves::{self, Record};
 use super::encode::Encoder;
+use super::features::Features;
 use super::gradient::Batch;
 use super::guard::{self, Guard};
 use super::lora::{ADAPTERS, Adapters};
@@ -14,11 +15,12 @@ use super::optimizer::{AdamW, squares};
 use super::ranks::{Transport, agree, barrier, exchange_numbers};
 use super::recipe::{Kind, Recipe, Stage};
 use super::report::{self, Report};
+use super::stage::{digest, network, variables};
 use super::{events, flops, folder};
 use crate::parts::Shard;
 use crate::validate::Validation;
 use anyhow::{Context, Result, bail, ensure};
-use candle_core::{DType, Device, Var};
+use candle_core::{DType, Device};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -69,8 +71,11 @@ struct Update {
 struct Training<'a> {
     stage: &'a Stage,
     config: Config,
-    /// Without the adapters.
-    weights: Weights,
+    /// What does not move, in f32; also the matrices under adapters.
+    frozen: Weights,
+    /// What the network is built over, without the adapters.
+    computed: Weights,
+    features: Option<Features>,
     adapters: Option<Adapters>,
     optimizer: AdamW,
     network: Network,
@@ -152,18 +157,27 @@ impl<'a> Driver<'a> {
             Some(lora) => Some(Adapters::new(lora, &weights, self.recipe.seed)?),
             None => None,
         };
-        let mut vars = variables(&mut weights, stage)?;
+        let dtype = self.recipe.precision.dtype();
+        let (computed, mut vars) = variables(&weights, stage, dtype)?;
+        let mut masters = weights.clone();
+        masters.extend(adapters.iter().flat_map(Adapters::variables).map(|(n, v)| (n, v.into_inner())));
+        let adapters = adapters.map(|adapters| adapters.cast(dtype)).transpose()?;
         vars.extend(adapters.iter().flat_map(Adapters::variables));
-        let mut optimizer = AdamW::new(vars, self.ranks.rank(), self.ranks.size());
+        let optimizer = AdamW::new(vars, self.ranks.rank(), self.ranks.size());
+        let mut optimizer = optimizer.with_masters(&masters)?;
+        drop(masters);
+        weights.retain(|name, _| !optimizer.names().contains(name));
         if state.step > 0 {
             optimizer.restore(&model.join(MOMENTS))?;
         }
         Ok(Training {
             stage,
-            network: Network::new(config.clone(), &merged(&weights, adapters.as_ref())?)?,
+            network: network(&config, &computed, adapters.as_ref())?,
             encoder: Encoder::load(model, &config, self.recipe.masking, self.recipe.length_power)?,
+            features: stage.feature_cache.as_ref().map(|c| Features::new(c, &computed)).transpose()?,
             config,
-            weights,
+            frozen: weights,
+            computed,
             adapters,
             optimizer,
             last: model.to_path_buf(),
@@ -279,6 +293,8 @@ impl<'a> Driver<'a> {
             encoder: &training.encoder,
             names: training.optimizer.names(),
             vars: training.optimizer.vars(),
+            checkpointing: self.recipe.checkpointing,
+            features: training.features.as_ref(),
         }
     }
 
@@ -287,7 +303,8 @@ impl<'a> Driver<'a> {
         let stage = training.stage;
         let ranks = &mut *self.ranks;
         let place = Shard { index: ranks.rank(), of: ranks.size() };
-        let shares = self.batch(training, state).shares(place.range(stage.accumulate), &self.pools)?;
+        let (shares, terms) =
+            self.batch(training, state).shares(place.range(stage.accumulate), &self.pools)?;
         let ranks = &mut *self.ranks;
         let mut mine = vec![f64::from(u8::from(self.stop.load(Ordering::Relaxed)))];
         mine.extend(shares.iter().flat_map(|s| [s.loss, s.weight, s.tokens as f64, s.flops]));
@@ -298,7 +315,6 @@ impl<'a> Driver<'a> {
         };
         let (loss, weight) = (sum(0), sum(1));
         ensure!(weight > 0.0, "an update without a single target token");
-        let terms = shares.into_iter().map(|share| share.grads).collect();
         let mut grads = ranks.reduce(terms, training.optimizer.owners())?;
         grads.iter_mut().flatten().for_each(|g| *g /= weight as f32);
         let squares: Vec<f64> = exchange_numbers(ranks, &squares(&grads))?.into_iter().flatten().collect();
@@ -313,8 +329,8 @@ impl<'a> Driver<'a> {
         let factor = stage.schedule.factor(state.step, stage.steps);
         training.optimizer.step(&grads, norm, &stage.schedule, factor, &self.pools)?;
         training.optimizer.spread(ranks)?;
-        if let Some(adapters) = &training.adapters {
-            training.network = Network::new(training.config.clone(), &adapters.merge(&training.weights)?)?;
+        if training.adapters.is_some() {
+            training.network = network(&training.config, &training.computed, training.adapters.as_ref())?;
         }
         let stop = all.iter().any(|numbers| numbers.first() == Some(&1.0));
         Ok(Update { loss: loss / weight, norm, squares, tokens: sum(2), flops: sum(3), stop })
@@ -328,6 +344,7 @@ impl<'a> Driver<'a> {
             return Ok(());
         }
         let moments = training.optimizer.moments(ranks)?;
+        let wide = training.optimizer.wide(ranks)?;
         if ranks.rank() == 0 {
             let (names, vars) = (training.optimizer.names(), training.optimizer.vars());
             ensure!(
@@ -338,10 +355,13 @@ impl<'a> Driver<'a> {
                 training.last.display()
             );
             let mut tensors = vec![(MOMENTS, moments)];
+            let mut whole = training.frozen.clone();
             if let Some(adapters) = &training.adapters {
-                tensors.push((ADAPTERS, adapters.tensors(&training.weights)?));
+                let adapters = adapters.valued(&wide)?;
+                tensors.push((ADAPTERS, adapters.tensors(&whole)?));
+                whole = adapters.merge(&whole)?;
             }
-            let whole = merged(&training.weights, training.adapters.as_ref())?;
+            whole.extend(wide.into_iter().filter(|(name, _)| training.computed.contains_key(name)));
             let saved = checkpoint::save(&self.run, &folder::start(&self.run), &whole, &tensors, state);
             saved.with_context(|| format!("the last good checkpoint is {}", training.last.display()))?;
         }
@@ -353,41 +373,3 @@ impl<'a> Driver<'a> {
 
 /// The moments' file in a checkpoint.
 const MOMENTS: &str = "optimizer.safetensors";
-
-/// Weights with what their adapters add.
-fn merged(weights: &Weights, adapters: Option<&Adapters>) -> Result<Weights> {
-    adapters.map_or_else(|| Ok(weights.clone()), |adapters| adapters.merge(weights))
-}
-
-/// Makes the tensors that a stage moves into variables, in place; the others stay constants and cost no gradient.
-fn variables(weights: &mut Weights, stage: &Stage) -> Result<Vec<(String, Var)>> {
-    let mut vars = Vec::new();
-    for (name, tensor) in weights.iter_mut() {
-        let projector = name.starts_with("multi_modal_projector");
-        let moves = match stage.kind {
-            Kind::Align => projector,
-            Kind::Tune if stage.lora.is_some() => projector || name == "image_newline",
-            // The tower's last norm is saved for others but never used.
-            Kind::Tune => !name.contains("post_layernorm"),
-        };
-        if moves {
-            let var = Var::from_tensor(tensor)?;
-            *tensor = var.as_tensor().clone();
-            vars.push((name.clone(), var));
-        }
-    }
-    Ok(vars)
-}
-
-/// A digest of weights and of a place in the recipe.
-fn digest(weights: &Weights, state: &State) -> Result<Vec<u8>> {
-    let mut hasher = Sha256::new();
-    hasher.update(format!("{} {} {}", state.stage, state.step, state.total_steps));
-    for (name, tensor) in weights {
-        hasher.update(name);
-        for x in tensor.flatten_all()?.to_vec1::<f32>()? {
-            hasher.update(x.to_le_bytes());
-        }
-    }
-    Ok(hasher.finalize().to_vec())
-}

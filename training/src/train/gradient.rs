@@ -1,24 +1,27 @@
 //! Forward and backward: the micro-batches of one update, each with its loss and its gradient.
 //!
-//! Comes in: a place in the recipe, the network and the numbers of the micro-batches wanted. Goes out: one [`Share`] each, in their order. Each worker is one
-//! thread that draws its own clips, renders them and runs forward and backward alone. Nothing is added up here, and a share that is not a
+//! Comes in: a place in the recipe, the network and the numbers of the micro-batches wanted. Goes out: one [`Share`] each, in their order, and their gradients. Each worker is one
+//! thread that draws its own clips, renders them and runs forward and backward alone. A share that is not a
 //! number is an error that names its samples.
 
 use super::encode::Encoder;
-use super::recipe::{Kind, Stage};
+use super::features::Features;
+use super::ranks::add;
+use super::recipe::Stage;
 use super::{flops, guard};
 use crate::sample::Sample;
 use crate::world::stream::world_stream;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result, anyhow, bail};
-use candle_core::Var;
+use candle_core::{Tensor, Var};
 use rand::{Rng, SeedableRng};
 use rand_chacha::ChaCha8Rng;
 use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
-use utr_models::network::Network;
+use utr_models::backward::{Gradient, Pass};
+use utr_models::network::{Example, Network};
 
 /// One micro-batch's part of an update.
 pub struct Share {
@@ -30,8 +33,32 @@ pub struct Share {
     pub tokens: usize,
     /// Floating-point operations it needed (see [`flops`]).
     pub flops: f64,
-    /// Gradient of the sum, one flat vector per variable.
-    pub grads: Vec<Vec<f32>>,
+}
+
+/// A gradient, one flat vector per variable.
+pub type Term = Vec<Vec<f32>>;
+
+/// What the workers have done so far.
+struct Done {
+    shares: Vec<Option<Result<Share>>>,
+    /// Gradients that are not in a sum yet.
+    terms: Vec<Option<Term>>,
+    /// Sum of the first gradients, and of how many.
+    sum: Option<Term>,
+    summed: usize,
+}
+
+impl Done {
+    /// Adds what has come to the sum, in the order of the micro-batches and not beyond one that is missing.
+    fn fold(&mut self) {
+        while let Some(term) = self.terms.get_mut(self.summed).and_then(Option::take) {
+            match &mut self.sum {
+                None => self.sum = Some(term),
+                Some(sum) => sum.iter_mut().zip(&term).for_each(|(sum, term)| add(sum, term)),
+            }
+            self.summed += 1;
+        }
+    }
 }
 
 /// One update: where in the recipe it stands, and what it runs.
@@ -52,22 +79,39 @@ pub struct Batch<'a> {
     pub names: &'a [String],
     /// The variables, in gradient order.
     pub vars: &'a [Var],
+    /// See [`super::recipe::Recipe::checkpointing`].
+    pub checkpointing: bool,
+    /// Features of clips that come again.
+    pub features: Option<&'a Features>,
 }
 
 impl Batch<'_> {
-    /// The micro-batches `range`, spread over one-thread `pools`.
-    pub fn shares(&self, range: Range<usize>, pools: &[rayon::ThreadPool]) -> Result<Vec<Share>> {
+    /// The micro-batches `range`, spread over one-thread `pools`, and their gradients: where they begin with the update's first, the sum in their order,
+    /// so that no more are held at a time than there are workers; else each of them, since what comes before is another rank's.
+    pub fn shares(
+        &self,
+        range: Range<usize>,
+        pools: &[rayon::ThreadPool],
+    ) -> Result<(Vec<Share>, Vec<Term>)> {
         let next = AtomicUsize::new(range.start);
-        let shares: Mutex<Vec<Option<Result<Share>>>> = Mutex::new(range.clone().map(|_| None).collect());
+        let (shares, terms) = range.clone().map(|_| (None, None)).unzip();
+        let done = Mutex::new(Done { shares, terms, sum: None, summed: 0 });
         let work = || {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= range.end {
                     break;
                 }
-                let share = self.share(i);
-                if let Ok(mut shares) = shares.lock() {
-                    shares[i - range.start] = Some(share);
+                let (share, term) = match self.share(i) {
+                    Ok((share, term)) => (Ok(share), Some(term)),
+                    Err(error) => (Err(error), None),
+                };
+                if let Ok(mut done) = done.lock() {
+                    done.shares[i - range.start] = Some(share);
+                    done.terms[i - range.start] = term;
+                    if range.start == 0 {
+                        done.fold();
+                    }
                 }
             }
         };
@@ -76,8 +120,10 @@ impl Batch<'_> {
                 scope.spawn(|| pool.install(work));
             }
         });
-        let shares = shares.into_inner().map_err(|_| anyhow!("a training worker panicked"))?;
-        shares.into_iter().map(|share| share.context("a training worker stopped early")?).collect()
+        let done = done.into_inner().map_err(|_| anyhow!("a training worker panicked"))?;
+        let shares = done.shares.into_iter().map(|share| share.context("a training worker stopped early")?);
+        let shares = shares.collect::<Result<_>>()?;
+        Ok((shares, done.sum.into_iter().chain(done.terms.into_iter().flatten()).collect()))
     }
 
     /// The clips of one micro-batch: they follow from the recipe's seed, the stage and the update, and from nothing else. Twins stand in the same
@@ -109,18 +155,14 @@ impl Batch<'_> {
         range.flat_map(|i| self.samples(i)).map(|sample| sample.id).collect::<Vec<_>>().join(", ")
     }
 
-    fn share(&self, index: usize) -> Result<Share> {
-        let example = |sample| self.encoder.example(&sample, &self.network.vision);
-        let examples = self.samples(index).map(example).collect::<Result<Vec<_>>>()?;
+    fn share(&self, index: usize) -> Result<(Share, Term)> {
+        let samples: Vec<Sample> = self.samples(index).collect();
+        let example = |sample| self.encoder.example(sample, &self.network.vision);
+        let examples = samples.iter().map(example).collect::<Result<Vec<_>>>()?;
         let work = self.network.work(&examples)?;
-        let (loss, weight) = self.network.loss(&examples)?;
-        let grads = loss.backward()?;
-        let flat = |var: &Var| match grads.get(var) {
-            Some(grad) => Ok(grad.flatten_all()?.to_vec1::<f32>()?),
-            None => Ok(vec![0.0; var.elem_count()]),
-        };
-        let grads: Vec<Vec<f32>> = self.vars.iter().map(flat).collect::<Result<_>>()?;
-        let loss = f64::from(loss.to_scalar::<f32>()?);
+        let pass = Pass { checkpointing: self.checkpointing, features: self.seen(&samples, &examples)? };
+        drop(samples);
+        let Gradient { loss, weight, grads } = self.network.gradient(&examples, self.vars, &pass)?;
         let sick = guard::sick(self.names, &grads);
         if !loss.is_finite() || sick.is_some() {
             bail!(
@@ -130,9 +172,18 @@ impl Batch<'_> {
                 guard::largest(self.names, self.vars)?
             );
         }
-        let frozen = self.stage.kind == Kind::Align || self.stage.lora.is_some();
-        let flops = flops::flops(&self.network.config, frozen, &work);
-        Ok(Share { loss, weight, tokens: work.rows, flops, grads })
+        let flops = flops::flops(&self.network.config, self.stage.tower_frozen(), &work);
+        Ok((Share { loss, weight, tokens: work.rows, flops }, grads))
+    }
+
+    /// The features of all clips of a micro-batch, from the cache where there is one.
+    fn seen(&self, samples: &[Sample], examples: &[Example]) -> Result<Option<Tensor>> {
+        let Some(cache) = self.features else { return Ok(None) };
+        let shown = samples.iter().zip(examples).filter_map(|(s, e)| Some((s, e.patches.as_ref()?)));
+        let get =
+            |(sample, patches): (&Sample, &Tensor)| cache.get(&sample.id, patches, &self.network.vision);
+        let all = shown.map(get).collect::<Result<Vec<_>>>()?;
+        Ok(if all.is_empty() { None } else { Some(Tensor::cat(&all, 0)?) })
     }
 }
 

@@ -4,6 +4,7 @@
 //! is caught before it moves a weight; a loss that runs away is caught by its mean, and no checkpoint is written on the way there. What is
 //! done about it is the driver's business.
 
+use super::optimizer::values;
 use anyhow::Result;
 use candle_core::Var;
 use std::collections::VecDeque;
@@ -116,7 +117,7 @@ pub fn largest(names: &[String], vars: &[Var]) -> Result<String> {
     let mut found = (0.0f32, "");
     let mut bad = Vec::new();
     for (name, var) in names.iter().zip(vars) {
-        let data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+        let data = values(var)?;
         let most = data.iter().fold(0.0f32, |most, x| most.max(x.abs()));
         if !data.iter().all(|x| x.is_finite()) {
             bad.push(name);
@@ -133,7 +134,7 @@ pub fn largest(names: &[String], vars: &[Var]) -> Result<String> {
 /// Whether every weight is a number.
 pub fn finite(vars: &[Var]) -> Result<bool> {
     for var in vars {
-        if !var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?.iter().all(|x| x.is_finite()) {
+        if !values(var)?.iter().all(|x| x.is_finite()) {
             return Ok(false);
         }
     }

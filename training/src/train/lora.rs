@@ -1,13 +1,13 @@
 //! Low-rank adapters: the decoder learns through a few numbers per matrix, so that a small host holds its moments.
 //!
-//! Comes in: which matrices, and of what rank. Goes out: variables `A` (rank, in) and `B` (out, rank) for each, and weights in which
-//! `W + alpha / rank * B A` stands for `W` (Hu et al., LoRA, 2021), with gradients to `A` and `B`. `B` starts at zero, so that training begins with the model
-//! as it was. A checkpoint holds the merged weights, which everything else loads, and beside them what it takes to go on.
+//! Comes in: which matrices, and of what rank. Goes out: variables `A` (rank, in) and `B` (out, rank) for each, such that
+//! `W + alpha / rank * B A` stands for `W` (Hu et al., LoRA, 2021). `B` starts at zero, so that training begins with the model
+//! as it was. While it trains, an adapter stands beside its matrix: `x Wᵀ + alpha / rank * x Aᵀ Bᵀ`, so that no gradient of `W`'s size is formed. A checkpoint holds the merged weights, which everything else loads, and beside them what it takes to go on.
 
 use super::gradient::clip_index;
 use crate::stats::normal;
 use anyhow::{Context, Result, ensure};
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use rand::SeedableRng;
 use rand_chacha::ChaCha8Rng;
 use serde::{Deserialize, Serialize};
@@ -121,7 +121,46 @@ impl Adapters {
         })
     }
 
-    /// `weights` with the adapters in them, as of now; gradients flow to the variables.
+    /// The same adapters as variables of another type; themselves where it is theirs.
+    pub fn cast(&self, dtype: DType) -> Result<Self> {
+        let var = |var: &Var| Var::from_tensor(&var.as_tensor().to_dtype(dtype)?);
+        self.with(|_, a, b| Ok((var(a)?, var(b)?)))
+    }
+
+    /// The same adapters with the values that `wide` has under their variables' names.
+    pub fn valued(&self, wide: &Weights) -> Result<Self> {
+        self.with(|stem, _, _| {
+            let get = |part: &str| {
+                let name = format!("{stem}{part}");
+                Ok::<_, anyhow::Error>(Var::from_tensor(
+                    wide.get(&name).with_context(|| format!("{name} is missing"))?,
+                )?)
+            };
+            Ok((get("lora_a")?, get("lora_b")?))
+        })
+    }
+
+    fn with(&self, change: impl Fn(&str, &Var, &Var) -> Result<(Var, Var)>) -> Result<Self> {
+        let one = |Adapter { name, a, b }: &Adapter| {
+            let (a, b) = change(name.trim_end_matches("weight"), a, b)?;
+            Ok(Adapter { name: name.clone(), a, b })
+        };
+        Ok(Self { scale: self.scale, list: self.list.iter().map(one).collect::<Result<_>>()? })
+    }
+
+    /// Puts the adapters as of now beside the matrices that they sit on, where the network finds them; gradients flow to the variables, and none to the
+    /// matrices.
+    pub fn beside(&self, weights: &Weights) -> Result<Weights> {
+        let mut weights = weights.clone();
+        for Adapter { name, a, b } in &self.list {
+            let stem = name.trim_end_matches("weight");
+            weights.insert(format!("{stem}lora_a"), a.as_tensor().clone());
+            weights.insert(format!("{stem}lora_b"), (b.as_tensor() * self.scale)?);
+        }
+        Ok(weights)
+    }
+
+    /// `weights` with the adapters in them, as of now.
     pub fn merge(&self, weights: &Weights) -> Result<Weights> {
         let mut merged = weights.clone();
         for adapter in &self.list {

@@ -1,18 +1,19 @@
 //! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5), and Muon for short budgets.
 //!
 //! Comes in: named variables and summed gradients in their order. Goes out: updated variables. Moments are f32 and lie with the rank that moves
-//! the variable. The vision tower has its own
+//! the variable, as do the f32 values (masters) of variables of a narrower type, which are those values rounded. The vision tower has its own
 //! learning rate; biases, norms and the newline are never decayed. Muon (momentum, orthogonalized by Newton and Schulz's iteration) moves the
 //! matrices inside the blocks where a stage asks for it; everything else stays with AdamW.
 
 use super::ranks::{Transport, owners};
 use anyhow::{Context, Result};
 use candle_core::safetensors::MmapedSafetensors;
-use candle_core::{Device, Tensor, Var};
+use candle_core::{DType, Device, Tensor, Var};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 use std::ops::Range;
 use std::path::Path;
+use utr_models::weights::Weights;
 
 /// Learning rates and schedule of one stage.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
@@ -113,31 +114,35 @@ impl Rule<'_> {
     /// Decoupled weight decay and Adam's quotient of unbiased moments (Loshchilov and Hutter, 2019).
     fn adamw(
         &self,
-        var: &Var,
-        name: &str,
+        (name, matrix): (&str, bool),
+        data: &mut [f32],
         grad: &[f32],
         first: &mut [f32],
         second: &mut [f32],
-    ) -> Result<()> {
+    ) {
         let (b1, b2) = (self.schedule.betas.0 as f32, self.schedule.betas.1 as f32);
         let unbias = |beta: f64| (1.0 / (1.0 - beta.powi(self.updates))) as f32;
         let (u1, u2) = (unbias(self.schedule.betas.0), unbias(self.schedule.betas.1));
         let lr = self.lr(name);
-        let decay = if var.rank() >= 2 { lr * self.schedule.weight_decay as f32 } else { 0.0 };
-        let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+        let decay = if matrix { lr * self.schedule.weight_decay as f32 } else { 0.0 };
         for ((x, g), (m, v)) in data.iter_mut().zip(grad).zip(first.iter_mut().zip(second)) {
             let g = g * self.scale;
             *m = b1 * *m + (1.0 - b1) * g;
             *v = b2 * *v + (1.0 - b2) * g * g;
             *x -= decay * *x + lr * (*m * u1) / ((*v * u2).sqrt() + 1e-8);
         }
-        Ok(var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?)
     }
 
     /// Nesterov momentum of 0.95, orthogonalized (Jordan et al., 2024), with the size that AdamW's updates have: `0.2 sqrt(max(rows, columns))`
     /// (Liu et al., 2025).
-    fn muon(&self, var: &Var, name: &str, grad: &[f32], first: &mut [f32]) -> Result<()> {
-        let (rows, columns) = var.dims2()?;
+    fn muon(
+        &self,
+        name: &str,
+        (rows, columns): (usize, usize),
+        data: Vec<f32>,
+        grad: &[f32],
+        first: &mut [f32],
+    ) -> Result<Vec<f32>> {
         let ahead: Vec<f32> = first
             .iter_mut()
             .zip(grad)
@@ -150,9 +155,38 @@ impl Rule<'_> {
         let direction = orthogonal(&Tensor::from_vec(ahead, (rows, columns), &Device::Cpu)?)?;
         let lr = f64::from(self.lr(name));
         let size = 0.2 * (rows.max(columns) as f64).sqrt();
-        let kept = (var.as_detached_tensor() * (1.0 - lr * self.schedule.weight_decay))?;
-        Ok(var.set(&(kept - (direction * (lr * size))?)?)?)
+        let data = Tensor::from_vec(data, (rows, columns), &Device::Cpu)?;
+        let kept = (data * (1.0 - lr * self.schedule.weight_decay))?;
+        Ok((kept - (direction * (lr * size))?)?.flatten_all()?.to_vec1()?)
     }
+
+    /// Moves one variable, in f32.
+    fn apply(&self, moving: Moving<'_>) -> Result<()> {
+        let Moving { var, name, grad, master, first, second } = moving;
+        let mut data = match &master {
+            Some(master) => master.to_vec(),
+            None => values(var)?,
+        };
+        match self.schedule.muon && is_block_matrix(name) {
+            true => data = self.muon(name, var.dims2()?, data, grad, first)?,
+            false => self.adamw((name, var.rank() >= 2), &mut data, grad, first, second),
+        }
+        if let Some(master) = master {
+            master.copy_from_slice(&data);
+        }
+        set(var, data)
+    }
+}
+
+/// A variable's values in f32.
+pub(super) fn values(var: &Var) -> Result<Vec<f32>> {
+    Ok(var.as_detached_tensor().to_dtype(DType::F32)?.flatten_all()?.to_vec1()?)
+}
+
+/// Gives a variable values, rounded to its type.
+fn set(var: &Var, data: Vec<f32>) -> Result<()> {
+    let data = Tensor::from_vec(data, var.shape(), &Device::Cpu)?;
+    Ok(var.set(&data.to_dtype(var.dtype())?.to_device(var.device())?)?)
 }
 
 /// Five steps of the quintic Newton-Schulz iteration: singular values of `x` go near one, its singular vectors stay.
@@ -169,8 +203,15 @@ fn orthogonal(x: &Tensor) -> Result<Tensor> {
     Ok(if rows > columns { x.t()?.contiguous()? } else { x })
 }
 
-/// A variable with its name, its gradient and its moments.
-type Moving<'a> = (((&'a Var, &'a String), &'a Vec<f32>), (&'a mut Vec<f32>, &'a mut Vec<f32>));
+/// A variable with all that moves it.
+struct Moving<'a> {
+    var: &'a Var,
+    name: &'a str,
+    grad: &'a [f32],
+    master: Option<&'a mut [f32]>,
+    first: &'a mut [f32],
+    second: &'a mut [f32],
+}
 
 /// Sum of squares of each gradient.
 pub fn squares(grads: &[Vec<f32>]) -> Vec<f64> {
@@ -183,6 +224,8 @@ pub struct AdamW {
     vars: Vec<Var>,
     owners: Vec<usize>,
     own: Range<usize>,
+    /// Of this rank's variables; empty where all are f32 themselves.
+    masters: Vec<Vec<f32>>,
     first: Vec<Vec<f32>>,
     second: Vec<Vec<f32>>,
     updates: i32,
@@ -196,7 +239,20 @@ impl AdamW {
         let own =
             owners.partition_point(|owner| *owner < rank)..owners.partition_point(|owner| *owner <= rank);
         let zeros = || vars[own.clone()].iter().map(|v| vec![0.0; v.elem_count()]).collect::<Vec<_>>();
-        Self { first: zeros(), second: zeros(), names, vars, owners, own, updates: 0 }
+        Self { first: zeros(), second: zeros(), names, vars, owners, own, masters: Vec::new(), updates: 0 }
+    }
+
+    /// Where the variables are of a narrower type: keeps the f32 values of this rank's, which `wide` has by name.
+    pub fn with_masters(mut self, wide: &Weights) -> Result<Self> {
+        if self.vars.iter().all(|var| var.dtype() == DType::F32) {
+            return Ok(self);
+        }
+        let master = |name: &String| {
+            let tensor = wide.get(name).with_context(|| format!("{name} has no f32 values"))?;
+            Ok(tensor.flatten_all()?.to_vec1()?)
+        };
+        self.masters = self.names[self.own.clone()].iter().map(master).collect::<Result<_>>()?;
+        Ok(self)
     }
 
     /// The variables, in gradient order.
@@ -227,24 +283,17 @@ impl AdamW {
         let scale = if norm > schedule.clip { (schedule.clip / norm) as f32 } else { 1.0 };
         self.updates += 1;
         let rule = Rule { schedule, factor, scale, updates: self.updates };
+        let mut masters = self.masters.iter_mut();
         let moments = self.first.iter_mut().zip(&mut self.second);
         let own = self.vars[self.own.clone()].iter().zip(&self.names[self.own.clone()]);
-        let variables = own.zip(grads).zip(moments);
         let mut shares: Vec<Vec<_>> = pools.iter().map(|_| Vec::new()).collect();
         let places = shares.len().max(1);
         shares.resize_with(places, Vec::new);
-        for (i, variable) in variables.enumerate() {
-            shares[i % places].push(variable);
+        for (i, (((var, name), grad), (first, second))) in own.zip(grads).zip(moments).enumerate() {
+            let master = masters.next().map(Vec::as_mut_slice);
+            shares[i % places].push(Moving { var, name, grad, master, first, second });
         }
-        let update = |share: Vec<Moving<'_>>| {
-            share.into_iter().try_for_each(|(((var, name), grad), (first, second))| {
-                if schedule.muon && is_block_matrix(name) {
-                    rule.muon(var, name, grad, first)
-                } else {
-                    rule.adamw(var, name, grad, first, second)
-                }
-            })
-        };
+        let update = |share: Vec<Moving<'_>>| share.into_iter().try_for_each(|moving| rule.apply(moving));
         if pools.is_empty() {
             return shares.into_iter().try_for_each(update);
         }
@@ -266,13 +315,34 @@ impl AdamW {
             return Ok(());
         }
         for (var, owner) in self.vars.iter().zip(&self.owners) {
-            let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
+            let mut data = values(var)?;
             ranks.broadcast(*owner, &mut data)?;
             if *owner != ranks.rank() {
-                var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?;
+                set(var, data)?;
             }
         }
         Ok(())
+    }
+
+    /// All variables in f32, by name: on rank 0, nothing elsewhere.
+    pub fn wide(&self, ranks: &mut dyn Transport) -> Result<Weights> {
+        let mut wide = Weights::new();
+        let narrow = self.vars.iter().any(|var| var.dtype() != DType::F32);
+        for (i, ((name, var), owner)) in self.names.iter().zip(&self.vars).zip(&self.owners).enumerate() {
+            let tensor = match narrow {
+                false => var.as_detached_tensor(),
+                true => {
+                    let master = i.checked_sub(self.own.start).and_then(|i| self.masters.get(i));
+                    let mut data = master.cloned().unwrap_or_else(|| vec![0.0; var.elem_count()]);
+                    ranks.broadcast(*owner, &mut data)?;
+                    Tensor::from_vec(data, var.shape(), &Device::Cpu)?
+                }
+            };
+            if ranks.rank() == 0 {
+                wide.insert(name.clone(), tensor);
+            }
+        }
+        Ok(wide)
     }
 
     /// Moments of all variables and the number of updates, by name: on rank 0, nothing elsewhere.
@@ -327,70 +397,5 @@ pub fn save(tensors: &BTreeMap<String, Tensor>, path: &Path) -> Result<()> {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::super::ranks::Alone;
-    use super::*;
-
-    fn alone(vars: impl IntoIterator<Item = (String, Var)>) -> AdamW {
-        AdamW::new(vars, 0, 1)
-    }
-
-    fn step(optimizer: &mut AdamW, grads: Vec<f32>) -> f64 {
-        let grads = [grads];
-        let norm = squares(&grads).iter().sum::<f64>().sqrt();
-        optimizer.step(&grads, norm, &schedule(false), 1.0, &[]).unwrap();
-        norm
-    }
-
-    fn schedule(muon: bool) -> Schedule {
-        toml::from_str(&format!("lr = 0.1\nmuon = {muon}\nweight_decay = 0.1")).unwrap()
-    }
-
-    #[test]
-    fn adamw_makes_the_textbook_first_step() {
-        let var = Var::from_vec(vec![1.0f32, -2.0], (1, 2), &Device::Cpu).unwrap();
-        let mut optimizer = alone([("x".to_string(), var.clone())]);
-        let norm = step(&mut optimizer, vec![0.3, -0.4]);
-        assert!((norm - 0.5).abs() < 1e-6);
-        // Unbiased moments of one gradient are the gradient and its square: the step is lr times its sign, plus the decay.
-        let got = var.as_detached_tensor().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        let want = [1.0 - 0.01 - 0.1, -2.0 + 0.02 + 0.1];
-        assert!(got.iter().zip(want).all(|(a, b)| (a - b).abs() < 1e-5), "{got:?}");
-    }
-
-    #[test]
-    fn muon_steps_have_singular_values_near_one() {
-        let data: Vec<f32> = (0..12 * 5).map(|i| ((i * 37 % 17) as f32 - 8.0) / 8.0).collect();
-        let x = orthogonal(&Tensor::from_vec(data, (12, 5), &Device::Cpu).unwrap()).unwrap();
-        let gram = x.t().unwrap().matmul(&x).unwrap().to_vec2::<f32>().unwrap();
-        for (i, row) in gram.iter().enumerate() {
-            for (j, value) in row.iter().enumerate() {
-                let close = if i == j { (0.4..1.6).contains(value) } else { value.abs() < 0.4 };
-                assert!(close, "({i}, {j}) is {value}");
-            }
-        }
-    }
-
-    #[test]
-    fn the_schedule_warms_up_and_falls_to_its_floor() {
-        let s: Schedule = toml::from_str("lr = 1.0\nwarmup = 0.1\nfloor = 0.2").unwrap();
-        assert!((s.factor(0, 100) - 0.1).abs() < 1e-9 && (s.factor(9, 100) - 1.0).abs() < 1e-9);
-        assert!(s.factor(50, 100) < 1.0 && (s.factor(100, 100) - 0.2).abs() < 1e-3);
-    }
-
-    #[test]
-    fn moments_survive_a_checkpoint() {
-        let folder = tempfile::tempdir().unwrap();
-        let var = || Var::from_vec(vec![1.0f32; 4], (2, 2), &Device::Cpu).unwrap();
-        let mut a = alone([("w".to_string(), var())]);
-        step(&mut a, vec![0.1, 0.2, 0.3, 0.4]);
-        save(&a.moments(&mut Alone).unwrap(), &folder.path().join("o")).unwrap();
-        let mut b = alone([("w".to_string(), Var::from_tensor(a.vars()[0].as_tensor()).unwrap())]);
-        b.restore(&folder.path().join("o")).unwrap();
-        for optimizer in [&mut a, &mut b] {
-            step(optimizer, vec![0.4, 0.3, 0.2, 0.1]);
-        }
-        let values = |o: &AdamW| o.vars()[0].flatten_all().unwrap().to_vec1::<f32>().unwrap();
-        assert_eq!(values(&a), values(&b));
-    }
-}
+#[path = "optimizer_tests.rs"]
+mod tests;

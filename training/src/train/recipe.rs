@@ -4,11 +4,13 @@
 //! weights bit by bit on one machine; nothing else is read.
 
 use super::encode::Masking;
+use super::features::CacheLimits;
 use super::lora::Lora;
 use super::optimizer::Schedule;
 use crate::world::stream::LONGEST;
 use crate::world::{HoldOut, STEPS, WorldConfig, conversations::Mix};
 use anyhow::{Context, Result, ensure};
+use candle_core::DType;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
 use utr_models::bpe::world_added_tokens;
@@ -68,6 +70,27 @@ pub enum Kind {
     Tune,
 }
 
+/// The type that a run computes in.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Precision {
+    /// All in f32.
+    #[default]
+    F32,
+    /// Weights and activations in bf16; the values that move, their moments, sums of gradients, norms, softmax and loss in f32.
+    Bf16,
+}
+
+impl Precision {
+    /// Of weights and activations.
+    pub fn dtype(self) -> DType {
+        match self {
+            Self::F32 => DType::F32,
+            Self::Bf16 => DType::BF16,
+        }
+    }
+}
+
 /// A stage: what moves, how fast, on what.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -95,6 +118,9 @@ pub struct Stage {
     /// The decoder learns through low-rank adapters, beside the projector and the newline; everything else stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub lora: Option<Lora>,
+    /// Keeps what the tower makes of a clip, for clips that come again; for stages in which the tower stays as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub feature_cache: Option<CacheLimits>,
     /// What is asked.
     pub mix: Mix,
     /// Worlds that the clips come from.
@@ -102,6 +128,11 @@ pub struct Stage {
 }
 
 impl Stage {
+    /// Whether the tower stays as it is.
+    pub fn tower_frozen(&self) -> bool {
+        self.kind == Kind::Align || self.lora.is_some()
+    }
+
     /// Clips of one update.
     pub fn clips(&self) -> u64 {
         (self.micro_batch * self.accumulate) as u64
@@ -131,6 +162,12 @@ pub struct Recipe {
     /// See [`super::encode::Encoder::length_power`].
     #[serde(default)]
     pub length_power: f32,
+    /// Type of the arithmetic.
+    #[serde(default)]
+    pub precision: Precision,
+    /// Blocks are computed again on the way back: the same numbers from less memory, a third more time.
+    #[serde(default)]
+    pub checkpointing: bool,
     /// Updates between checkpoints.
     pub checkpoint_every: usize,
     /// Updates between validations.
@@ -198,6 +235,10 @@ impl Recipe {
                 lora.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
                 ensure!(stage.kind == Kind::Tune, bad("lora is for stages of kind \"tune\""));
             }
+            ensure!(
+                stage.feature_cache.is_none() || stage.tower_frozen(),
+                bad("feature_cache is for stages that leave the tower as it is: kind \"align\", or lora")
+            );
             stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
             ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
         }
@@ -219,6 +260,7 @@ impl Recipe {
             ("sizes", self.sizes == other.sizes),
             ("masking", self.masking == other.masking),
             ("length_power", self.length_power == other.length_power),
+            ("precision", self.precision == other.precision),
         ];
         let started = self.stages.iter().zip(&other.stages).take(stage + 1);
         let changed = started.clone().find(|(a, b)| a != b).map(|(a, _)| format!("stage {}", a.name));
@@ -245,6 +287,13 @@ mod tests {
         assert_eq!(old.departs(&new, last), Some(format!("stage {}", old.stages[last].name)));
         new.seed += 1;
         assert_eq!(old.departs(&new, 0).as_deref(), Some("seed"));
+        let changed = |change: &dyn Fn(&mut Recipe)| {
+            let mut new = nano();
+            change(&mut new);
+            old.departs(&new, 0)
+        };
+        assert_eq!(changed(&|r| r.precision = Precision::Bf16).as_deref(), Some("precision"));
+        assert_eq!(changed(&|r| r.checkpointing = true), None, "the numbers are the same");
     }
 
     #[test]
@@ -286,6 +335,12 @@ mod tests {
                 "q_proj",
             ),
             ("length_power = 1.0", "length_power = nan", "length_power"),
+            ("length_power = 1.0", "precision = \"f16\"", "f16"),
+            (
+                "frames = [[1, 1.0]]",
+                "feature_cache = { memory_mb = 8 }\nframes = [[1, 1.0]]",
+                "feature_cache",
+            ),
         ] {
             assert!(text.contains(from), "{from}");
             std::fs::write(&path, text.replacen(from, to, 1)).unwrap();

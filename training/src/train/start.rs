@@ -120,7 +120,7 @@ fn config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Config> {
 }
 
 /// Random weights; maps that write into the residual stream start smaller by the square root of their number (GPT-2).
-fn draw(config: &Config, seed: u64) -> Result<Weights> {
+pub fn draw(config: &Config, seed: u64) -> Result<Weights> {
     let mut rng = ChaCha8Rng::seed_from_u64(seed);
     let mut weights = Weights::new();
     for (name, shape, init) in weights::table(config) {

@@ -67,7 +67,7 @@ impl Transport for Alone {
 }
 
 /// Adds `term` to `sum`, element by element.
-fn add(sum: &mut [f32], term: &[f32]) {
+pub(super) fn add(sum: &mut [f32], term: &[f32]) {
     sum.iter_mut().zip(term).for_each(|(sum, term)| *sum += term);
 }
 
