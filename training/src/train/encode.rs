@@ -103,7 +103,7 @@ impl Encoder {
             self.unmask(&mut trunk);
         }
         let patches = Some(self.patches(&sample.frames, tower)?);
-        Ok(Example { patches, trunk, branches, window: sample.window })
+        Ok(Example { patches, pictures: Vec::new(), trunk, branches, window: sample.window })
     }
 
     /// Frames as rows of patches (frames * grid², 3 * patch²).
