@@ -2,7 +2,7 @@
 //!
 //! Comes in: [`Sample`]. Goes out: [`Example`]: one trunk (prompt up to and including the clip) and one branch per turn, so that many
 //! questions share one pass over the frames; a branch of linked turns begins with the conversation so far. The prompt is the checkpoint's own chat template, split at the clip, which is exactly
-//! what the runtime feeds. Nothing is truncated.
+//! what the runtime feeds. Nothing is truncated. Conversations from disk take another way ([`super::data::compose`]).
 
 use crate::sample::{Sample, Turn};
 use anyhow::{Context, Result, bail};
@@ -45,15 +45,16 @@ pub struct Encoder {
     pub config: Config,
     /// Text to ids.
     pub tokenizer: Tokenizer,
-    template: ChatTemplate,
+    pub(super) template: ChatTemplate,
     /// Frames to pixels.
     pub preprocessor: Preprocessor,
     /// Targets.
     pub masking: Masking,
     /// A turn's targets weigh `n^-p` each, n their number: 0 counts tokens alike, 1 counts turns alike.
     pub length_power: f32,
-    end_of_turn: u32,
-    marks: Vec<u32>,
+    pub(super) end_of_turn: u32,
+    /// `<|im_start|>`, `<|im_end|>`, the newline.
+    pub(super) marks: Vec<u32>,
 }
 
 impl Encoder {
@@ -137,7 +138,8 @@ impl Encoder {
         Ok(span)
     }
 
-    fn unmask(&self, span: &mut Span) {
+    /// Makes every turn start, turn end and newline a target.
+    pub(super) fn unmask(&self, span: &mut Span) {
         for (id, weight) in span.ids.iter().zip(&mut span.weights) {
             if self.marks.contains(id) {
                 *weight = 1.0;
