@@ -131,7 +131,10 @@ fn record(conversation: Conversation, fallback_id: &str) -> Result<Record, Strin
         (Some(images), _) => match images.paths() {
             [image] => Media::Image(image.clone()),
             paths => {
-                return Err(format!("{} pictures; lists of pictures are read by training alone", paths.len()));
+                return Err(format!(
+                    "{} pictures; lists of pictures are read by training alone",
+                    paths.len()
+                ));
             }
         },
         (None, Some(video)) => Media::Video(video),

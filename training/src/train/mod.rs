@@ -18,6 +18,7 @@ pub mod gradient;
 pub mod guard;
 pub mod lora;
 pub mod optimizer;
+pub mod plan;
 pub mod progress;
 pub mod ranks;
 pub mod recipe;
