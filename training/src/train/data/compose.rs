@@ -135,7 +135,7 @@ impl Encoder {
 
     /// Cuts a sequence to `most` rows, where its media take `sizes` rows in their order.
     fn cut(&self, trunk: &mut Span, sizes: &[usize], most: usize) -> Result<()> {
-        let (mut rows, mut media, mut kept) = (0, sizes.iter(), 0);
+        let (mut rows, mut media, mut kept, mut placed) = (0, sizes.iter(), 0, 0);
         for id in &trunk.ids {
             let placeholder = [self.config.image_token, self.config.video_token].contains(id);
             rows += if placeholder { media.next().copied().unwrap_or(1) } else { 1 };
@@ -143,9 +143,10 @@ impl Encoder {
                 break;
             }
             kept += 1;
+            placed += usize::from(placeholder);
         }
         ensure!(
-            media.len() == 0,
+            placed == sizes.len(),
             "its pictures or frames alone take {} rows, more than the {most} of the longest sequence",
             sizes.iter().sum::<usize>()
         );

@@ -118,7 +118,7 @@ fn digest(records: &[Record]) -> String {
         add(&record.id);
         match &record.media {
             Media::None => add("text"),
-            Media::Clip(path) => ["clip", path].into_iter().for_each(&mut add),
+            Media::Clip(path) => ["clip", path.as_str()].into_iter().for_each(&mut add),
             Media::Pictures(paths) => {
                 ["pictures"].into_iter().chain(paths.iter().map(String::as_str)).for_each(&mut add)
             }

@@ -81,7 +81,8 @@ fn clip(
 ) -> Result<Vec<RgbFrame>> {
     ensure!(path.exists(), "there is no such file or folder");
     let source = Source::Path(path.to_path_buf());
-    let (mut total, mut times) = (0, None);
+    let mut total = 0;
+    let mut times: Option<(u64, u64)> = None;
     let mut clip = capture::open(&source, options)?;
     while let Some(stamp) = clip.advance()? {
         total += 1;

@@ -57,7 +57,7 @@ pub fn group_by_modality_length(
     }
     let mut grouped = |indices: &[usize]| -> Vec<usize> {
         let own: Vec<i64> = indices.iter().map(|index| lengths[*index].abs()).collect();
-        group_by_length(&own, batch, world, permute).into_iter().map(|place| indices[place]).collect()
+        group_by_length(&own, batch, world, &mut *permute).into_iter().map(|place| indices[place]).collect()
     };
     let (media, text) = (grouped(&media), grouped(&text));
     let size = batch * world;
