@@ -16,7 +16,7 @@ use sha2::{Digest, Sha256};
 
 use super::card::{Card, Facts};
 use super::command::card_path;
-use super::llava::{self, Conversation, Images};
+use super::llava::{self, Conversation};
 use crate::files::{distinct, write_atomic, write_jsonl};
 use crate::parts::generator;
 

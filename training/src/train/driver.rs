@@ -233,6 +233,9 @@ impl<'a> Driver<'a> {
                 report.iter().try_for_each(Report::draw)?;
             }
         }
+        if let Some(count) = training.feed.as_ref().map(Feed::unreadable).filter(|count| *count > 0) {
+            eprintln!("{}: {count} samples could not be read and were replaced (named above)", stage.name);
+        }
         let finished = state.step >= stage.steps;
         if finished {
             (state.stage, state.step) = (state.stage + 1, 0);
