@@ -1,5 +1,6 @@
 //! What host and device agree on: the network, its weights, its prompt and its bundle.
 
+pub mod anyres;
 pub mod atomic;
 pub mod backward;
 pub mod bpe;

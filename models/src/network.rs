@@ -2,10 +2,13 @@
 //!
 //! Comes in: a Hugging Face folder, or tensors under training; then [`Example`]s, token ids with one placeholder where the clip stands. Goes
 //! out: hidden rows, losses with gradients, negative log-likelihoods of single answers. The video path is the reference's (§1.3): T tokens
-//! per frame in time order, one newline vector at the end of the clip. No tokenizer and no sampling here.
+//! per frame in time order, one newline vector at the end of the clip. Pictures keep all their tokens, in tiles where they are of any resolution (§2.6).
+//! No tokenizer and no sampling here.
 
+use crate::anyres::Packed;
 use crate::config::Config;
 use crate::error::{Error, Result};
+use crate::onnx::bilinear_axis;
 use crate::ops::{self, Label, Sequence, Stream};
 use crate::qwen2::Qwen2;
 use crate::vision::VisionTower;
@@ -49,12 +52,56 @@ impl Span {
     }
 }
 
-/// One clip and the text around it.
-#[derive(Clone, Debug)]
+/// A picture in a prompt: one placeholder of images stands for it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Picture {
+    /// Seen once, at the tower's size.
+    Single {
+        /// The newline vector closes it.
+        newline: bool,
+    },
+    /// Seen whole and in tiles (see [`crate::anyres::tiles`]); the newline vector closes each row.
+    AnyRes {
+        /// Pixels from top to bottom of the original.
+        height: usize,
+        /// Pixels per row of the original.
+        width: usize,
+    },
+}
+
+impl Picture {
+    fn packed(&self, config: &Config) -> Option<Packed> {
+        let (side, grid) = (config.vision.image_size, config.vision.grid());
+        match *self {
+            Self::Single { .. } => None,
+            Self::AnyRes { height, width } => Some(Packed::new(height, width, side, grid)),
+        }
+    }
+
+    /// Pictures that the tower sees of it.
+    pub fn tiles(&self, config: &Config) -> usize {
+        1 + self.packed(config).map_or(0, |p| p.tiling.rows * p.tiling.columns)
+    }
+
+    /// Rows that the decoder reads of it.
+    pub fn tokens(&self, config: &Config) -> usize {
+        let grid = config.vision.grid();
+        match (self, self.packed(config)) {
+            (_, Some(packed)) => packed.tokens(grid),
+            (Self::Single { newline }, None) => grid * grid + usize::from(*newline),
+            (Self::AnyRes { .. }, None) => grid * grid,
+        }
+    }
+}
+
+/// One clip, or pictures, and the text around.
+#[derive(Clone, Debug, Default)]
 pub struct Example {
-    /// Rows of patches (frames * grid², 3 * patch²), or none for text alone.
+    /// Rows of patches (frames or tiles * grid², 3 * patch²), or none for text alone.
     pub patches: Option<Tensor>,
-    /// The prompt; holds the video placeholder once where there are patches.
+    /// What the patches show, in order; where empty they are the frames of a clip.
+    pub pictures: Vec<Picture>,
+    /// The prompt; holds the video placeholder once for a clip, and that of images once for each picture.
     pub trunk: Span,
     /// Continuations that each see the trunk but not each other.
     pub branches: Vec<Span>,
@@ -101,8 +148,7 @@ impl Network {
     }
 
     pub(crate) fn plan(&self, examples: &[Example]) -> Result<Plan> {
-        let Config { vision, video_token, .. } = &self.config;
-        Plan::new(examples, *video_token, vision.grid().pow(2), self.config.tokens_per_frame())
+        Plan::new(examples, &self.config)
     }
 
     /// What [`Network::loss`] will read of these examples.
@@ -117,13 +163,15 @@ impl Network {
         })
     }
 
-    /// Rows of patches of all examples, one after the other, so that the tower runs once over the frames of the whole batch.
+    /// Rows of patches of all examples, the frames of clips first and then the tiles of pictures, so that the tower runs once over the whole batch.
     pub(crate) fn shown(&self, examples: &[Example]) -> Result<Option<Tensor>> {
-        let patches: Vec<&Tensor> = examples.iter().filter_map(|e| e.patches.as_ref()).collect();
+        let (pictures, clips): (Vec<_>, Vec<_>) = examples.iter().partition(|e| !e.pictures.is_empty());
+        let patches: Vec<&Tensor> =
+            clips.into_iter().chain(pictures).filter_map(|e| e.patches.as_ref()).collect();
         Ok(if patches.is_empty() { None } else { Some(Tensor::cat(&patches, 0)?) })
     }
 
-    /// The rows that enter the decoder's first block, from those of the text and the features of what is shown.
+    /// The rows that enter the decoder's first block, from those of the text and the features of what is shown (in the order of [`Network::shown`]).
     pub(crate) fn assemble(
         &self,
         plan: &Plan,
@@ -132,12 +180,28 @@ impl Network {
     ) -> Result<Tensor> {
         let mut sources = vec![embedded.clone()];
         if let Some(features) = features {
-            let tokens = self.vision.pool(&self.vision.project(features)?)?;
-            let (n, t, hidden) = tokens.dims3()?;
-            sources.push(tokens.reshape((n * t, hidden))?);
+            let projected = self.vision.project(features)?;
+            let tiles = projected.dim(0)? - plan.frames;
+            let part = |from: usize, count: usize| match count == projected.dim(0)? {
+                true => Ok(projected.clone()),
+                false => projected.narrow(0, from, count)?.contiguous(),
+            };
+            if plan.frames > 0 {
+                let tokens = self.vision.pool(&part(0, plan.frames)?)?;
+                let (n, t, hidden) = tokens.dims3()?;
+                sources.push(tokens.reshape((n * t, hidden))?);
+            }
             sources.push(self.vision.newline().unsqueeze(0)?);
+            if tiles > 0 {
+                let cells = part(plan.frames, tiles)?;
+                let (n, t, hidden) = cells.dims3()?;
+                let cells = cells.reshape((n * t, hidden))?;
+                let shrunk = plan.shrinks.iter().map(|s| s.apply(&cells)).collect::<Result<Vec<_>>>()?;
+                sources.push(cells);
+                sources.extend(shrunk);
+            }
         }
-        let order = Tensor::from_vec(plan.order.clone(), plan.rows, self.decoder.device())?;
+        let order = Tensor::new(plan.order.as_slice(), self.decoder.device())?;
         Ok(Tensor::cat(&sources, 0)?.index_select(&order, 0)?)
     }
 
@@ -230,39 +294,122 @@ pub(crate) struct Plan {
     /// Among the text ids, then all visual tokens, then the newline.
     order: Vec<u32>,
     rows: usize,
+    shrinks: Vec<Shrink>,
+    /// Frames of clips; what is shown beyond them are tiles of pictures.
+    frames: usize,
     pub sequences: Vec<Sequence>,
     pub labels: Vec<Vec<Label>>,
 }
 
-/// A row: a text id (index among all text ids), a visual token (index among all), or the newline.
+/// A row: a text id (index among all text ids), a visual token of a clip (index among all), the newline, a cell of a picture's tiles (index among
+/// all), or a cell of a picture that was shrunk (index among all).
 enum Row {
     Text(u32),
     Visual(u32),
     Newline,
+    Cell(u32),
+    Shrunk(u32),
+}
+
+/// A grid of cells that is shrunk bilinearly.
+struct Shrink {
+    cells: Vec<u32>,
+    from: (usize, usize),
+    to: (usize, usize),
+}
+
+impl Shrink {
+    /// Rows (to.0 * to.1, hidden) of all pictures' cells (n, hidden); one axis after the other, which is the same as both at once.
+    fn apply(&self, all: &Tensor) -> Result<Tensor> {
+        let ((rows, columns), (tall, wide)) = (self.from, self.to);
+        let device = all.device();
+        let axis = |from, to| {
+            let weights: Vec<f32> = bilinear_axis(from, to).into_iter().flatten().collect();
+            Tensor::from_vec(weights, (to, from), device)
+        };
+        let cells = Tensor::from_vec(self.cells.clone(), self.cells.len(), device)?;
+        let x = all.index_select(&cells, 0)?;
+        let hidden = x.dim(1)?;
+        let x = ops::mix_rows(&x.reshape((1, rows, columns * hidden))?, &axis(rows, tall)?)?;
+        let x = ops::mix_rows(&x.reshape((tall, columns, hidden))?, &axis(columns, wide)?)?;
+        Ok(x.reshape((tall * wide, hidden))?)
+    }
+}
+
+/// Counters of what was placed so far, over all examples.
+#[derive(Default)]
+struct Placed {
+    visual: usize,
+    cells: usize,
+    shrunk: usize,
 }
 
 impl Plan {
-    fn new(
-        examples: &[Example],
-        video_token: u32,
-        patches_per_frame: usize,
-        tokens_per_frame: usize,
-    ) -> Result<Self> {
-        let (mut ids, mut rows) = (Vec::new(), Vec::new());
+    /// The rows of one picture.
+    fn picture(
+        picture: &Picture,
+        config: &Config,
+        placed: &mut Placed,
+        rows: &mut Vec<Row>,
+    ) -> Option<Shrink> {
+        let (grid, first) = (config.vision.grid(), placed.cells);
+        placed.cells += picture.tiles(config) * grid * grid;
+        rows.extend((first..first + grid * grid).map(|cell| Row::Cell(cell as u32)));
+        let Some(packed) = picture.packed(config) else {
+            if matches!(picture, Picture::Single { newline: true }) {
+                rows.push(Row::Newline);
+            }
+            return None;
+        };
+        let cells: Vec<u32> = packed.cells(grid).map(|cell| (first + cell) as u32).collect();
+        let Some(to) = packed.shrunk else {
+            for line in cells.chunks(packed.width.max(1)) {
+                rows.extend(line.iter().map(|cell| Row::Cell(*cell)));
+                rows.push(Row::Newline);
+            }
+            return None;
+        };
+        for _ in 0..to.0 {
+            rows.extend((placed.shrunk..placed.shrunk + to.1).map(|cell| Row::Shrunk(cell as u32)));
+            rows.push(Row::Newline);
+            placed.shrunk += to.1;
+        }
+        Some(Shrink { cells, from: (packed.height, packed.width), to })
+    }
+
+    /// How many frames or tiles an example shows; an error where its placeholders say otherwise.
+    fn shown(example: &Example, config: &Config) -> Result<usize> {
+        let shown =
+            example.patches.as_ref().map_or(Ok(0), |p| p.dim(0))? / config.vision.grid().pow(2).max(1);
+        let places = |token| example.trunk.ids.iter().filter(|id| **id == token).count();
+        let (clips, images) = (places(config.video_token), places(config.image_token));
+        let pictures = &example.pictures;
+        let clip = usize::from(example.patches.is_some() && pictures.is_empty());
+        if (clips, images) != (clip, pictures.len()) {
+            return Err(Error::Argument(format!(
+                "a prompt with {clips} video placeholders and {images} of images came with {shown} frames or tiles of {} pictures",
+                pictures.len()
+            )));
+        }
+        let wanted: usize = pictures.iter().map(|picture| picture.tiles(config)).sum();
+        if !pictures.is_empty() && wanted != shown {
+            return Err(Error::Argument(format!("{} pictures of {wanted} tiles came with {shown}", images)));
+        }
+        Ok(shown)
+    }
+
+    fn new(examples: &[Example], config: &Config) -> Result<Self> {
+        let (mut ids, mut rows, mut shrinks) = (Vec::new(), Vec::new(), Vec::new());
         let (mut sequences, mut labels) = (Vec::new(), Vec::new());
-        let mut visual = 0;
+        let (tokens_per_frame, mut placed) = (config.tokens_per_frame(), Placed::default());
+        let mut clips = 0;
         for example in examples {
             let start = rows.len();
-            let frames = example.patches.as_ref().map_or(Ok(0), |p| p.dim(0))? / patches_per_frame.max(1);
-            let places = example.trunk.ids.iter().filter(|id| **id == video_token).count();
-            if places != usize::from(example.patches.is_some()) {
-                return Err(Error::Argument(format!(
-                    "a prompt with {places} video placeholders came with {frames} frames"
-                )));
-            }
+            let frames = Self::shown(example, config)?;
+            let mut pictures = example.pictures.iter().peekable();
             let (mut targets, mut stream) = (Vec::new(), None);
             for (id, weight) in example.trunk.ids.iter().zip(&example.trunk.weights) {
-                if *id == video_token {
+                if *id == config.video_token {
                     let of = |window| Stream {
                         prefix: rows.len() - start,
                         frame: tokens_per_frame,
@@ -270,9 +417,15 @@ impl Plan {
                         window,
                     };
                     stream = example.window.filter(|window| frames > *window).map(of);
-                    rows.extend((visual..visual + frames * tokens_per_frame).map(|v| Row::Visual(v as u32)));
+                    clips += frames;
+                    let next = placed.visual + frames * tokens_per_frame;
+                    rows.extend((placed.visual..next).map(|v| Row::Visual(v as u32)));
                     rows.push(Row::Newline);
-                    visual += frames * tokens_per_frame;
+                    placed.visual = next;
+                    continue;
+                }
+                if let Some(picture) = pictures.next_if(|_| *id == config.image_token) {
+                    shrinks.extend(Self::picture(picture, config, &mut placed, &mut rows));
                     continue;
                 }
                 if *weight != 0.0 && rows.len() > start {
@@ -299,13 +452,16 @@ impl Plan {
             let branches = example.branches.iter().map(|b| b.ids.len()).collect();
             sequences.push(Sequence { trunk: trunk_end - start, branches, stream });
         }
-        let (texts, visuals) = (ids.len() as u32, visual as u32);
+        let newline = (ids.len() + placed.visual) as u32;
         let place = |row: &Row| match row {
             Row::Text(i) => *i,
-            Row::Visual(i) => texts + i,
-            Row::Newline => texts + visuals,
+            Row::Visual(i) => ids.len() as u32 + i,
+            Row::Newline => newline,
+            Row::Cell(i) => newline + 1 + i,
+            Row::Shrunk(i) => newline + 1 + placed.cells as u32 + i,
         };
-        Ok(Self { order: rows.iter().map(place).collect(), rows: rows.len(), ids, sequences, labels })
+        let order = rows.iter().map(place).collect();
+        Ok(Self { order, rows: rows.len(), ids, shrinks, frames: clips, sequences, labels })
     }
 }
 

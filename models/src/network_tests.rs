@@ -72,7 +72,13 @@ pub(super) fn asked(patches: Tensor, window: Option<usize>) -> Example {
         span.push(&[id, 6], 1.0);
         span
     };
-    Example { patches: Some(patches), trunk, branches: vec![branch(7), branch(8)], window }
+    Example {
+        patches: Some(patches),
+        pictures: Vec::new(),
+        trunk,
+        branches: vec![branch(7), branch(8)],
+        window,
+    }
 }
 
 fn nll(network: &Network, changed: Option<usize>, window: Option<usize>) -> Vec<f64> {

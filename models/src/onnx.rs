@@ -96,17 +96,16 @@ impl VisionExport {
     }
 }
 
-/// The bilinear map (align_corners = false, no antialiasing) from a grid of `grid_in`² to one of `grid_out`² cells:
-/// row-major (grid_out², grid_in²). A matrix, because as such it has a gradient and runs everywhere (reference.md §1.3).
-pub fn pool_matrix(grid_in: usize, grid_out: usize) -> Vec<f32> {
-    let axis: Vec<Vec<f32>> = (0..grid_out)
+/// The bilinear map (align_corners = false, no antialiasing) along one axis of `from` cells to `to` cells: a row of weights for each of the latter.
+pub fn bilinear_axis(from: usize, to: usize) -> Vec<Vec<f32>> {
+    (0..to)
         .map(|out| {
             // In f32 like the reference, whose weights are rounded the same way.
-            let source = ((out as f32 + 0.5) * (grid_in as f32 / grid_out as f32) - 0.5).max(0.0);
-            let low = (source as usize).min(grid_in.saturating_sub(1));
-            let high = (low + 1).min(grid_in.saturating_sub(1));
+            let source = ((out as f32 + 0.5) * (from as f32 / to as f32) - 0.5).max(0.0);
+            let low = (source as usize).min(from.saturating_sub(1));
+            let high = (low + 1).min(from.saturating_sub(1));
             let fraction = source - low as f32;
-            (0..grid_in)
+            (0..from)
                 .map(|i| {
                     let mut weight = 0.0;
                     if i == low {
@@ -119,7 +118,13 @@ pub fn pool_matrix(grid_in: usize, grid_out: usize) -> Vec<f32> {
                 })
                 .collect()
         })
-        .collect();
+        .collect()
+}
+
+/// The bilinear map from a grid of `grid_in`² to one of `grid_out`² cells: row-major (grid_out², grid_in²). A matrix, because as such it has a
+/// gradient and runs everywhere (reference.md §1.3).
+pub fn pool_matrix(grid_in: usize, grid_out: usize) -> Vec<f32> {
+    let axis = bilinear_axis(grid_in, grid_out);
     let mut matrix = Vec::with_capacity(grid_out * grid_out * grid_in * grid_in);
     for row in &axis {
         for column in &axis {

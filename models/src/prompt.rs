@@ -212,7 +212,27 @@ impl ChatTemplate {
         messages: &[Message],
         add_generation_prompt: bool,
     ) -> Result<Vec<u32>> {
-        let neutral = Neutral::new(tokenizer, messages)?;
+        self.encode_with(Neutral::new(tokenizer, messages, None)?, messages, add_generation_prompt)
+    }
+
+    /// As [`ChatTemplate::encode`], with one special token that means itself wherever a message spells it, such as the `<image>` of training data.
+    pub fn encode_placed(
+        &self,
+        tokenizer: &Tokenizer,
+        messages: &[Message],
+        add_generation_prompt: bool,
+        placeholder: &str,
+    ) -> Result<Vec<u32>> {
+        let neutral = Neutral::new(tokenizer, messages, Some(placeholder))?;
+        self.encode_with(neutral, messages, add_generation_prompt)
+    }
+
+    fn encode_with(
+        &self,
+        neutral: Neutral<'_>,
+        messages: &[Message],
+        add_generation_prompt: bool,
+    ) -> Result<Vec<u32>> {
         let messages: Vec<Message> =
             messages.iter().map(|m| Message { text: neutral.hide(&m.text), ..m.clone() }).collect();
         let rendered = self.render(&messages, add_generation_prompt)?;
@@ -251,14 +271,16 @@ struct Neutral<'a> {
     tokenizer: &'a Tokenizer,
     /// A character that occurs in no message; a hidden token is this, its number, and this again.
     mark: char,
+    /// The special token that is not hidden.
+    shown: Option<&'a str>,
 }
 
 impl<'a> Neutral<'a> {
-    fn new(tokenizer: &'a Tokenizer, messages: &[Message]) -> Result<Self> {
+    fn new(tokenizer: &'a Tokenizer, messages: &[Message], shown: Option<&'a str>) -> Result<Self> {
         let mark = ('\u{E000}'..='\u{F8FF}')
             .find(|&c| messages.iter().all(|m| !m.text.contains(c)))
             .ok_or_else(|| Error::Argument("the text uses every private-use character".into()))?;
-        Ok(Self { tokenizer, mark })
+        Ok(Self { tokenizer, mark, shown })
     }
 
     fn special_at(&self, text: &str) -> Option<(usize, &'a str, u32)> {
@@ -272,7 +294,8 @@ impl<'a> Neutral<'a> {
     fn hide(&self, text: &str) -> String {
         let (mut hidden, mut rest) = (String::with_capacity(text.len()), text);
         while let Some(first) = rest.chars().next() {
-            let taken = match self.special_at(rest) {
+            let special = self.special_at(rest).filter(|(_, special, _)| Some(*special) != self.shown);
+            let taken = match special {
                 Some((number, special, _)) => {
                     hidden.extend([self.mark.to_string(), number.to_string(), self.mark.to_string()]);
                     special.len()

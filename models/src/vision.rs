@@ -2,7 +2,7 @@
 //!
 //! Comes in: normalised pixels (n, 3, S, S), n frames or images. Goes out: visual tokens (n, T, hidden of the decoder). The tower's output is taken
 //! *before* `post_layernorm` (reference: `modeling_llava_onevision.py`, `vision_feature_layer`), the pool works on projected
-//! features, as the reference's video path does. Frames do not see each other. No any-res tiling here.
+//! features, as the reference's video path does. Frames do not see each other. Tiles of pictures are cut and put together elsewhere (`anyres`, `network`).
 
 use crate::config::VisionConfig;
 use crate::error::{Error, Result};
@@ -59,6 +59,22 @@ impl Norm {
     fn forward(&self, x: &Tensor) -> Result<Tensor> {
         Ok(ops::layer_norm(x, &self.weight, &self.bias, self.eps)?)
     }
+}
+
+/// Pixels (n, 3, S, S) to rows of patches (n * grid², 3 * patch²), as [`VisionTower::patches`], without a tower.
+pub fn patch_rows(pixels: &Tensor, grid: usize, patch: usize) -> Result<Tensor> {
+    let (n, channels, height, width) = pixels.dims4()?;
+    let (g, p) = (grid, patch);
+    if channels != 3 || height < g * p || width < g * p {
+        return Err(Error::Argument(format!(
+            "the tower needs (n, 3, {0}, {0}) pixels or more, got {1:?}",
+            g * p,
+            pixels.dims()
+        )));
+    }
+    let x = pixels.narrow(2, 0, g * p)?.narrow(3, 0, g * p)?;
+    let x = x.reshape(&[n, 3, g, p, g, p][..])?.permute(&[0usize, 2, 4, 1, 3, 5][..])?;
+    Ok(x.contiguous()?.reshape((n * g * g, 3 * p * p))?)
 }
 
 /// One pre-norm transformer block of the tower.
@@ -171,18 +187,7 @@ impl VisionTower {
     /// Pixels (n, 3, S, S) to rows of patches (n * grid², 3 * patch²), channel, row, column within a patch as the convolution's weights.
     /// Pixels right and below of the last whole patch are never read.
     pub fn patches(&self, pixels: &Tensor) -> Result<Tensor> {
-        let (n, channels, height, width) = pixels.dims4()?;
-        let (g, p) = (self.grid, self.patch);
-        if channels != 3 || height < g * p || width < g * p {
-            return Err(Error::Argument(format!(
-                "the tower needs (n, 3, {0}, {0}) pixels or more, got {1:?}",
-                g * p,
-                pixels.dims()
-            )));
-        }
-        let x = pixels.narrow(2, 0, g * p)?.narrow(3, 0, g * p)?;
-        let x = x.reshape(&[n, 3, g, p, g, p][..])?.permute(&[0usize, 2, 4, 1, 3, 5][..])?;
-        Ok(x.contiguous()?.reshape((n * g * g, 3 * p * p))?)
+        patch_rows(pixels, self.grid, self.patch)
     }
 
     /// How so many rows of patches attend: each frame within itself.

@@ -150,24 +150,49 @@ fn decoder_rows(config: &Config, rows: &mut Rows) {
 /// `config` is adjusted where the files are the authority: the vocabulary size follows the embedding table, and a head of
 /// its own unties it. Errors name the tensor, its shape and the file.
 pub fn load(folder: &Path, config: &mut Config, dtype: DType, device: &Device) -> Result<Weights> {
-    let mut found: BTreeMap<String, (String, PathBuf, Tensor)> = BTreeMap::new();
+    complete(folder, config, read(folder, &canonical, Some(dtype), device)?, dtype, device)
+}
+
+/// Tensors by the name they were asked for, with the name and the file that they were found under.
+pub type Found = BTreeMap<String, (String, PathBuf, Tensor)>;
+
+/// Reads the tensors of a folder under the names that `rename` gives them; those without are passed over. Without a `dtype` each keeps its own.
+pub fn read(
+    folder: &Path,
+    rename: &dyn Fn(&str) -> Option<String>,
+    dtype: Option<DType>,
+    device: &Device,
+) -> Result<Found> {
+    let mut found = Found::new();
     for file in safetensors_files(folder)? {
         // SAFETY: the map is read and dropped inside this loop; a file cut short underneath is the caller's to prevent.
         let map =
             unsafe { MmapedSafetensors::new(&file) }.map_err(|e| Error::format(&file, e.to_string()))?;
         for (name, view) in map.tensors() {
-            let Some(key) = canonical(&name) else { continue };
-            let size = view.shape().iter().product::<usize>();
-            let tensor = if size == 0 { None } else { Some(map.load(&name, device)?.to_dtype(dtype)?) };
-            let Some(tensor) = tensor else {
+            let Some(key) = rename(&name) else { continue };
+            if view.shape().iter().product::<usize>() == 0 {
                 return Err(Error::Tensor { name, file, reason: "is empty".into() });
-            };
+            }
+            let tensor = map.load(&name, device)?;
+            let tensor = dtype.map_or(Ok(tensor.clone()), |dtype| tensor.to_dtype(dtype))?;
             if let Some((other, at, _)) = found.insert(key, (name.clone(), file.clone(), tensor)) {
                 let reason = format!("stands for the same weights as {other} in {}", at.display());
                 return Err(Error::Tensor { name, file, reason });
             }
         }
     }
+    Ok(found)
+}
+
+/// Weights of all that `config` asks for, from tensors that were [`read`]; `config` is adjusted as in [`load`]. A last norm that is not there, and not
+/// used, is made plain.
+pub fn complete(
+    folder: &Path,
+    config: &mut Config,
+    found: Found,
+    dtype: DType,
+    device: &Device,
+) -> Result<Weights> {
     if let Some((_, _, table)) = found.get("language_model.embed_tokens.weight")
         && let Ok((rows, _)) = table.dims2()
     {
@@ -178,13 +203,7 @@ pub fn load(folder: &Path, config: &mut Config, dtype: DType, device: &Device) -
     check(folder, config, found, dtype, device)
 }
 
-fn check(
-    folder: &Path,
-    config: &Config,
-    mut found: BTreeMap<String, (String, PathBuf, Tensor)>,
-    dtype: DType,
-    device: &Device,
-) -> Result<Weights> {
+fn check(folder: &Path, config: &Config, mut found: Found, dtype: DType, device: &Device) -> Result<Weights> {
     let mut weights = Weights::new();
     for (name, shape, init) in table(config) {
         match found.remove(&name) {

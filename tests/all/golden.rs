@@ -65,7 +65,7 @@ fn example(network: &Network, golden: &Tensors, frames: usize, labels: Option<&s
     }
     let pixels = golden["pixel_values"].i(..frames).unwrap();
     let patches = network.vision.patches(&pixels).unwrap();
-    Example { patches: Some(patches), trunk, branches: Vec::new(), window: None }
+    Example { patches: Some(patches), pictures: Vec::new(), trunk, branches: Vec::new(), window: None }
 }
 
 fn loss(network: &Network, example: Example) -> Tensor {
@@ -207,7 +207,13 @@ fn files_of_both_transformers_generations_give_the_same_logits() {
         folded.dedup_by(|a, b| a == b && i64::from(*a) == video);
         let patches = network.vision.patches(&golden["pixel_values_videos"].i(0).unwrap()).unwrap();
         let trunk = Span::context(folded);
-        let example = Example { patches: Some(patches), trunk, branches: Vec::new(), window: None };
+        let example = Example {
+            patches: Some(patches),
+            pictures: Vec::new(),
+            trunk,
+            branches: Vec::new(),
+            window: None,
+        };
         let logits = network.logits(&example).unwrap();
         assert_close(name, &logits, &golden["logits"].i(0).unwrap(), ABSOLUTE);
     }

@@ -53,7 +53,8 @@ fn logits(folder: &Path, input: &str, output: &str) -> Result<()> {
     let ids: Vec<u32> = read(input, "ids")?.to_dtype(DType::U32)?.to_vec1()?;
     let patches = network.vision.patches(&read(input, "pixels")?)?;
     let trunk = Span::context(ids);
-    let example = Example { patches: Some(patches), trunk, branches: Vec::new(), window: None };
+    let example =
+        Example { patches: Some(patches), pictures: Vec::new(), trunk, branches: Vec::new(), window: None };
     let logits = network.logits(&example)?;
     Ok(safetensors::save(&HashMap::from([("logits", logits)]), output)?)
 }

@@ -9,6 +9,7 @@ use std::path::PathBuf;
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, Ordering};
 use utr_models::gguf::Format;
+use utr_training::train::plan;
 use utr_training::train::ranks::place::Place;
 use utr_training::train::recipe::Kind;
 use utr_training::{ablate, data, eval, experts, export, inspect, probe, queries, run, tpl, tracks, world};
@@ -43,6 +44,8 @@ enum Command {
     Inspect(inspect::command::InspectArgs),
     /// A folder of videos to a data set with audit pages: annotate, track, queries and inspect in one go
     Data(Box<data::DataArgs>),
+    /// What each stage of a recipe takes of memory, from configurations alone
+    Plan(plan::PlanArgs),
     /// The stages of a recipe up to the first that moves more than the projector
     Align(run::TrainArgs),
     /// All remaining stages of a recipe
@@ -127,6 +130,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Mix(args) => queries::mix::run(&args),
         Command::Inspect(args) => inspect::command::run(&args),
         Command::Data(args) => data::run(&args),
+        Command::Plan(args) => plan::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), place()?.as_ref(), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, place()?.as_ref(), &STOP).map(drop),
         Command::Tpl(args) => tpl::run(&args),

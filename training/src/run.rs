@@ -8,8 +8,11 @@ use crate::eval::{EvalArgs, SuiteKind};
 use crate::export::{Making, bundle_folder, export};
 use crate::tpl::{Scorer, Single};
 use crate::train::checkpoint;
+use crate::train::data::feed::Reading;
+use crate::train::data::{Corpora, settle};
 use crate::train::driver::{Driver, Options};
 use crate::train::folder::amendments;
+use crate::train::plan::{Holding, plan};
 use crate::train::ranks::join::join;
 use crate::train::ranks::place::Place;
 use crate::train::ranks::{Alone, Transport};
@@ -27,6 +30,17 @@ use std::time::Duration;
 use utr_models::atomic;
 use utr_runtime::decode::KvPrecision;
 
+/// How data on disk are read ahead of the trainer; none of it changes the result.
+#[derive(Clone, Debug, clap::Args)]
+pub struct ReadingArgs {
+    /// Threads that read and decode data on disk
+    #[arg(long, default_value_t = Reading::default().workers, value_name = "N")]
+    pub read_workers: usize,
+    /// Micro-batches that are ready or on the way at most; each takes the memory of its frames
+    #[arg(long, default_value_t = Reading::default().queue, value_name = "N")]
+    pub read_queue: usize,
+}
+
 /// Training by a recipe.
 #[derive(Clone, Debug, clap::Args)]
 pub struct TrainArgs {
@@ -42,6 +56,9 @@ pub struct TrainArgs {
     /// Threads; each trains on its own clips
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
+    /// How data on disk are read
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Updates between progress lines where standard error is not a terminal
     #[arg(long, default_value_t = 20)]
     pub log_every: usize,
@@ -73,6 +90,9 @@ pub struct RunArgs {
     /// Threads
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
+    /// How data on disk are read
+    #[command(flatten)]
+    pub reading: ReadingArgs,
     /// Updates between progress lines where standard error is not a terminal
     #[arg(long, default_value_t = 20)]
     pub log_every: usize,
@@ -92,6 +112,22 @@ fn folder(output: Option<&PathBuf>, recipe: &Recipe) -> PathBuf {
     output.cloned().unwrap_or_else(|| Path::new("runs").join(&recipe.name))
 }
 
+/// Left-out records that are named.
+const NAMED: usize = 5;
+
+/// Says what was read of the data on disk.
+fn tell(recipe: &Recipe, corpora: &Corpora) {
+    for (stage, corpus) in recipe.stages.iter().zip(corpora) {
+        let Some(corpus) = corpus else { continue };
+        let (used, out) = (corpus.records.len(), &corpus.left_out);
+        eprintln!("{}: {used} samples, {} left out, {} updates", stage.name, out.len(), stage.steps);
+        out.iter().take(NAMED).for_each(|reason| eprintln!("  left out: {reason}"));
+        if out.len() > NAMED {
+            eprintln!("  and {} more", out.len() - NAMED);
+        }
+    }
+}
+
 /// Runs the recipe's stages of one kind (`align`, `tune`), or all; rank 0 prints the checkpoint. Without a `place` this process is alone.
 pub fn train(
     args: &TrainArgs,
@@ -99,7 +135,15 @@ pub fn train(
     place: Option<&Place>,
     stop: &AtomicBool,
 ) -> Result<Option<PathBuf>> {
-    let recipe = Recipe::load(&args.recipe)?;
+    let mut recipe = Recipe::load(&args.recipe)?;
+    let corpora = settle(&mut recipe)?;
+    if place.is_none_or(|place| place.rank == 0) {
+        tell(&recipe, &corpora);
+        let ranks = place.map_or(1, |place| place.size);
+        plan(&recipe, ranks, args.workers, Holding::default())?
+            .iter()
+            .for_each(|plan| eprintln!("plan of {plan}"));
+    }
     let validation = args
         .validation
         .as_deref()
@@ -110,13 +154,9 @@ pub fn train(
         Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
         None => Box::new(Alone),
     };
-    let options = Options {
-        workers: args.workers,
-        amend: args.amend,
-        log_every: args.log_every,
-        plain: false,
-        validation,
-    };
+    let reading = Reading { workers: args.reading.read_workers, queue: args.reading.read_queue };
+    let (workers, amend, log_every) = (args.workers, args.amend, args.log_every);
+    let options = Options { workers, amend, log_every, plain: false, validation, reading, corpora };
     let model = Driver::new(&recipe, &run, options, ranks, stop)?.train(only)?;
     match &model {
         _ if place.is_some_and(|place| place.rank > 0) => {}
@@ -137,6 +177,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         output: Some(run.clone()),
         amend: args.amend,
         workers: args.workers,
+        reading: args.reading.clone(),
         log_every: args.log_every,
         rank_timeout: args.rank_timeout,
         validation: Some(args.validation.clone()),
@@ -150,11 +191,13 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
     let state = checkpoint::state(&model)?;
     let text = std::fs::read_to_string(&args.recipe).context("reading the recipe again")?;
     let amended = amendments(&run)?.lines().map(|line| format!("# {line}\n")).collect::<String>();
+    let on_disk = recipe.stages.iter().any(|stage| stage.data.is_some());
+    let kind = if on_disk { "samples" } else { "utr-world clips" };
     let mut making = Making {
         name: recipe.name.clone(),
         recipe: text + &amended,
         seeds: BTreeMap::from([("recipe".to_string(), recipe.seed)]),
-        data: BTreeMap::from([("utr-world clips".to_string(), state.samples)]),
+        data: BTreeMap::from([(kind.to_string(), state.samples)]),
         hours: state.seconds / 3600.0,
         scores: BTreeMap::new(),
     };

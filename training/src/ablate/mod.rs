@@ -11,6 +11,8 @@ pub mod study;
 
 use crate::eval::work::spread;
 use crate::files::write_atomic;
+use crate::train::data::Corpora;
+use crate::train::data::feed::Reading;
 use crate::train::driver::{Driver, Options};
 use crate::train::encode::{Encoder, Masking};
 use crate::train::gradient::clip_index;
@@ -117,9 +119,14 @@ fn tell(study: &Study) -> Result<()> {
 
 /// The weights that all arms begin from.
 fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result<PathBuf> {
-    let options = Options { workers, amend: false, log_every: 100, plain: false, validation: None };
+    let options = options(workers, false);
     let model = Driver::new(base, run, options, Box::new(Alone), stop)?.train(None)?;
     model.context("stopped; the same command goes on")
+}
+
+fn options(workers: usize, plain: bool) -> Options {
+    let (reading, corpora) = (Reading::default(), Corpora::default());
+    Options { workers, amend: false, log_every: 100, plain, validation: None, reading, corpora }
 }
 
 /// One arm with one seed.
@@ -147,7 +154,7 @@ impl Job<'_> {
                 return Ok(known);
             }
         }
-        let options = Options { workers: 1, amend: false, log_every: 100, plain: true, validation: None };
+        let options = options(1, true);
         let trained = Driver::new(&self.recipe, &self.place, options, Box::new(Alone), stop)?.train(None)?;
         let model = trained.context("stopped; the same command goes on")?;
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
@@ -157,7 +164,7 @@ impl Job<'_> {
             seed: self.seed,
             supervised: self.supervised(&model)?,
             clips: stage.steps as u64 * stage.clips(),
-            scores: score::score(&model, &measure, &stage.world, stop)?,
+            scores: score::score(&model, &measure, Study::world(stage)?.1, stop)?,
         };
         let text = serde_json::to_string_pretty(&outcome)? + "\n";
         write_atomic(&path, |out| out.write_all(text.as_bytes()))?;
@@ -171,11 +178,12 @@ impl Job<'_> {
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
         let network = Network::load(model, DType::F32, &Device::Cpu)?;
         let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
+        let (mix, world) = Study::world(stage)?;
         let mut sums = [0.0, 0.0];
         for i in 0..COUNTED {
             let (frames, _) = stage.frames[i as usize % stage.frames.len()];
             let seed = clip_seed(Split::Train, clip_index(self.seed, 0, i));
-            let sample = world_sample(seed, false, &stage.mix, &stage.world, frames);
+            let sample = world_sample(seed, false, mix, world, frames);
             let example = encoder.example(&sample, &network.vision)?;
             for (n, branch) in example.branches.iter().enumerate() {
                 let beside = usize::from(n >= sample.turns.len());

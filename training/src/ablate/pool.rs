@@ -67,6 +67,7 @@ pub fn score(study: &Study, folder: &Path, workers: usize, stop: &AtomicBool) ->
 
 fn measure(study: &Study, pool: &Pool, workers: usize, stop: &AtomicBool) -> Result<Vec<Scored>> {
     let stage = study.arms.first().map(|arm| study.stage(arm)).context("a study has arms")??;
+    let (mix, world) = Study::world(&stage)?;
     let start = || {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         Ok((Scorer::load(&pool.model)?, threads))
@@ -74,7 +75,7 @@ fn measure(study: &Study, pool: &Pool, workers: usize, stop: &AtomicBool) -> Res
     spread(pool.clips, workers, stop, start, |(scorer, threads), n| {
         let clip = clip_index(0, STAGE, n as u64);
         let seed = clip_seed(Split::Train, clip);
-        let sample = world_sample(seed, false, &stage.mix, &stage.world, pool.frames);
+        let sample = world_sample(seed, false, mix, world, pool.frames);
         let score = threads.install(|| scorer.score(&sample, Single::Reduce, pool.draws, 0))?;
         Ok(Scored { clip, tpl: score.tpl, tpl_log: score.tpl_log })
     })

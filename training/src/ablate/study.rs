@@ -4,6 +4,8 @@
 //! a patch on the common settings: whatever it does not name is the same for all. Nothing is trained here.
 
 use crate::train::recipe::{Recipe, Stage};
+use crate::world::WorldConfig;
+use crate::world::conversations::Mix;
 use crate::world::suite::Suite;
 use anyhow::{Context, Result, bail, ensure};
 use serde::{Deserialize, Serialize};
@@ -146,7 +148,7 @@ impl Study {
                 );
             }
             self.measure(arm).and_then(|m| m.check()).with_context(context)?;
-            self.stage(arm).with_context(context)?;
+            self.stage(arm).and_then(|stage| Self::world(&stage).map(drop)).with_context(context)?;
         }
         Ok(())
     }
@@ -155,7 +157,14 @@ impl Study {
     pub fn stage(&self, arm: &Arm) -> Result<Stage> {
         let mut stage = self.stage.clone();
         patch(&mut stage, &arm.stage);
-        Value::Table(stage).try_into().context("stage")
+        let stage: Stage = Value::Table(stage).try_into().context("stage")?;
+        stage.check().map_err(|reason| anyhow::anyhow!("stage: {reason}"))?;
+        Ok(stage)
+    }
+
+    /// What an arm trains on.
+    pub fn world(stage: &Stage) -> Result<(&Mix, &WorldConfig)> {
+        stage.clips_of_world().context("a study trains on clips of the world: `mix` and `world`")
     }
 
     /// What is measured of an arm.

@@ -106,7 +106,7 @@ impl Clip {
 
 /// Frames per second of `total` frames whose last comes `span_ms` after the first. Times are cut to whole milliseconds: among the rates that the
 /// span allows, one that cameras and films have is taken for the true one.
-fn rate(total: usize, span_ms: u64) -> f64 {
+pub(crate) fn rate(total: usize, span_ms: u64) -> f64 {
     if total < 2 || span_ms == 0 {
         return capture::FOLDER_FPS as f64;
     }

@@ -7,7 +7,7 @@
 pub mod activitynet;
 mod answers;
 pub mod benchmark;
-mod clip;
+pub(crate) mod clip;
 mod extract;
 mod grade;
 mod item;

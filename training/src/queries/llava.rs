@@ -23,9 +23,9 @@ pub struct Conversation {
     /// Path of a clip below the media root.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub video: Option<String>,
-    /// Path of a picture below the media root.
+    /// Path of a picture below the media root, or of several.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub image: Option<String>,
+    pub image: Option<Images>,
     /// Alternately a person's and the model's.
     pub conversations: Vec<Message>,
     /// What the conversation was made from: task, query attribute, query frame, track ids, TPL.
@@ -34,6 +34,26 @@ pub struct Conversation {
     /// What else the record has; handed through.
     #[serde(flatten)]
     pub rest: serde_json::Map<String, serde_json::Value>,
+}
+
+/// One picture, or several that the words refer to in their order.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize)]
+#[serde(untagged)]
+pub enum Images {
+    /// A path.
+    One(String),
+    /// Paths.
+    Many(Vec<String>),
+}
+
+impl Images {
+    /// The paths in order.
+    pub fn paths(&self) -> &[String] {
+        match self {
+            Images::One(path) => std::slice::from_ref(path),
+            Images::Many(paths) => paths,
+        }
+    }
 }
 
 /// One utterance.
@@ -108,7 +128,15 @@ fn record(conversation: Conversation, fallback_id: &str) -> Result<Record, Strin
     };
     // The key `image` wins over `video`, as in the reference's loader.
     let media = match (conversation.image, conversation.video) {
-        (Some(image), _) => Media::Image(image),
+        (Some(images), _) => match images.paths() {
+            [image] => Media::Image(image.clone()),
+            paths => {
+                return Err(format!(
+                    "{} pictures; lists of pictures are read by training alone",
+                    paths.len()
+                ));
+            }
+        },
         (None, Some(video)) => Media::Video(video),
         (None, None) => Media::None,
     };
@@ -138,7 +166,8 @@ fn turns(messages: &[Message]) -> Result<Vec<Turn>, String> {
     if turns.is_empty() { Err("no question with an answer".into()) } else { Ok(turns) }
 }
 
-fn is_human(message: &Message) -> bool {
+/// Whether a person says it.
+pub(crate) fn is_human(message: &Message) -> bool {
     matches!(message.from.as_str(), "human" | "user")
 }
 

@@ -146,34 +146,49 @@ impl Strategy {
 /// # Errors
 /// A mixture or data set that cannot be read, with its name, an unknown rule, and an output that cannot be written.
 pub fn run(args: &MixArgs) -> Result<()> {
-    let name = args.datasets.display();
-    let text = std::fs::read_to_string(&args.datasets).with_context(|| format!("reading {name}"))?;
+    let (records, taken) =
+        gather(&args.datasets, !args.keep_duplicates, args.seed, &|input| distinct(&[input], &args.output))?;
+    if args.output.extension().is_some_and(|e| e == "json") {
+        write_atomic(&args.output, |out| Ok(serde_json::to_writer_pretty(out, &records)?))?;
+    } else {
+        write_jsonl(&args.output, &records)?;
+    }
+    for Taken { path, strategy, records, taken, duplicates } in &taken {
+        eprintln!("{path} ({strategy}): {taken} of {records} taken, {duplicates} duplicates left out");
+    }
+    Card::of(&records, Facts { taken, ..Facts::default() }).write(&card_path(&args.output))?;
+    println!("{}", args.output.display());
+    Ok(())
+}
+
+/// The records that a mixture file takes, in the order of its data sets, and what was taken of each; each record once where they are `unique`.
+/// `input` may refuse a file before it is read.
+///
+/// # Errors
+/// A mixture or data set that cannot be read, with its name, an unknown rule, and a mixture that takes nothing.
+pub fn gather(
+    mixture: &Path,
+    unique: bool,
+    seed: u64,
+    input: &dyn Fn(&Path) -> utr_models::Result<()>,
+) -> Result<(Vec<Conversation>, Vec<Taken>)> {
+    let name = mixture.display();
+    let text = std::fs::read_to_string(mixture).with_context(|| format!("reading {name}"))?;
+    input(mixture)?;
+    let folder = mixture.parent().unwrap_or(Path::new("."));
     let mixture: Mixture = serde_saphyr::from_str(&text).with_context(|| {
         format!("{name}: expected `datasets:` with a list of `json_path` and `sampling_strategy`")
     })?;
-    distinct(&[&args.datasets], &args.output)?;
-    let folder = args.datasets.parent().unwrap_or(Path::new("."));
-    let mut mixer = Mixer { unique: !args.keep_duplicates, seed: args.seed, ..Mixer::default() };
+    let mut mixer = Mixer { unique, seed, ..Mixer::default() };
     for dataset in &mixture.datasets {
         for path in braces(&dataset.json_path)? {
             let file = beside(folder, &path);
-            distinct(&[&file], &args.output)?;
+            input(&file)?;
             mixer.add(&path, &file, &dataset.sampling_strategy)?;
         }
     }
     ensure!(!mixer.records.is_empty(), "{name} takes no record of any data set");
-    if args.output.extension().is_some_and(|e| e == "json") {
-        write_atomic(&args.output, |out| Ok(serde_json::to_writer_pretty(out, &mixer.records)?))?;
-    } else {
-        write_jsonl(&args.output, &mixer.records)?;
-    }
-    for Taken { path, strategy, records, taken, duplicates } in &mixer.taken {
-        eprintln!("{path} ({strategy}): {taken} of {records} taken, {duplicates} duplicates left out");
-    }
-    Card::of(&mixer.records, Facts { taken: mixer.taken, ..Facts::default() })
-        .write(&card_path(&args.output))?;
-    println!("{}", args.output.display());
-    Ok(())
+    Ok((mixer.records, mixer.taken))
 }
 
 /// `a{b,c}.json` is two files, as in LLaVA-NeXT.
@@ -244,8 +259,9 @@ impl Mixer {
 /// Media and words; letter case and spaces do not matter.
 fn content(record: &Conversation) -> [u8; 32] {
     let mut digest = Sha256::new();
-    for media in [&record.image, &record.video] {
-        digest.update(media.as_deref().unwrap_or_default());
+    let images = record.image.as_ref().map_or(String::new(), |images| images.paths().join("\n"));
+    for media in [images.as_str(), record.video.as_deref().unwrap_or_default()] {
+        digest.update(media);
         digest.update([0]);
     }
     for message in &record.conversations {

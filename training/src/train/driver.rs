@@ -5,7 +5,11 @@
 //! clips and the same losses; one that fails keeps it and tells the other ranks. Only rank 0 writes; all read the run folder.
 
 use super::checkpoint::{self, State};
-use super::curves::{self, Record};
+use super::curves;
+use super::data::Corpora;
+use super::data::corpus::Record;
+use super::data::feed::{Feed, Reading, Source};
+use super::data::order::Order;
 use super::encode::Encoder;
 use super::features::Features;
 use super::gradient::Batch;
@@ -24,6 +28,7 @@ use candle_core::{DType, Device};
 use sha2::{Digest, Sha256};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 use utr_models::Config;
@@ -42,6 +47,10 @@ pub struct Options {
     pub plain: bool,
     /// What is watched meanwhile.
     pub validation: Option<Validation>,
+    /// How data on disk are read.
+    pub reading: Reading,
+    /// The data of each stage, as [`super::data::settle`] read them.
+    pub corpora: Corpora,
 }
 
 /// A recipe in progress.
@@ -79,7 +88,9 @@ struct Training<'a> {
     adapters: Option<Adapters>,
     optimizer: AdamW,
     network: Network,
-    encoder: Encoder,
+    encoder: Arc<Encoder>,
+    /// What is read ahead, where the stage has `data`.
+    feed: Option<Feed>,
     /// The checkpoint that is known to be good.
     last: PathBuf,
 }
@@ -170,10 +181,13 @@ impl<'a> Driver<'a> {
         if state.step > 0 {
             optimizer.restore(&model.join(MOMENTS))?;
         }
+        let masking = (self.recipe.masking, self.recipe.length_power);
+        let encoder = Arc::new(Encoder::load(model, &config, masking.0, masking.1)?);
         Ok(Training {
             stage,
+            feed: self.feed(stage, state, &encoder)?,
+            encoder,
             network: network(&config, &computed, adapters.as_ref())?,
-            encoder: Encoder::load(model, &config, self.recipe.masking, self.recipe.length_power)?,
             features: stage.feature_cache.as_ref().map(|c| Features::new(c, &computed)).transpose()?,
             config,
             frozen: weights,
@@ -182,6 +196,19 @@ impl<'a> Driver<'a> {
             optimizer,
             last: model.to_path_buf(),
         })
+    }
+
+    /// Starts to read what a stage trains on, from `state` on.
+    fn feed(&self, stage: &Stage, state: &State, encoder: &Arc<Encoder>) -> Result<Option<Feed>> {
+        let Some(data) = &stage.data else { return Ok(None) };
+        let corpus = self.options.corpora.get(state.stage).cloned().flatten();
+        let corpus = corpus.with_context(|| format!("the data of stage {} were not read", stage.name))?;
+        let lengths = corpus.records.iter().map(Record::length).collect();
+        let (batch, world) = (stage.micro_batch, stage.accumulate);
+        let order = Order::new(lengths, batch, world, data.group_by_length, (self.recipe.seed, state.stage));
+        let source = Source { data: data.clone(), corpus, order, encoder: encoder.clone() };
+        let place = Shard { index: self.ranks.rank(), of: self.ranks.size() };
+        Feed::start(source, state.step, place.range(world), self.options.reading).map(Some)
     }
 
     /// Trains one stage from a checkpoint; returns its last checkpoint and whether it was stopped.
@@ -222,6 +249,9 @@ impl<'a> Driver<'a> {
                 report.iter().try_for_each(Report::draw)?;
             }
         }
+        if let Some(count) = training.feed.as_ref().map(Feed::unreadable).filter(|count| *count > 0) {
+            eprintln!("{}: {count} samples could not be read and were replaced (named above)", stage.name);
+        }
         let finished = state.step >= stage.steps;
         if finished {
             (state.stage, state.step) = (state.stage + 1, 0);
@@ -242,7 +272,7 @@ impl<'a> Driver<'a> {
         state: &State,
         update: &Update,
         [seconds, ceiling]: [f64; 2],
-    ) -> Result<Record> {
+    ) -> Result<curves::Record> {
         let stage = training.stage;
         let validation = match &self.options.validation {
             Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
@@ -250,7 +280,7 @@ impl<'a> Driver<'a> {
             }
             _ => BTreeMap::new(),
         };
-        Ok(Record {
+        Ok(curves::Record {
             step: state.total_steps,
             stage: stage.name.clone(),
             loss: update.loss,
@@ -291,6 +321,7 @@ impl<'a> Driver<'a> {
             step: state.step,
             network: &training.network,
             encoder: &training.encoder,
+            feed: training.feed.as_ref(),
             names: training.optimizer.names(),
             vars: training.optimizer.vars(),
             checkpointing: self.recipe.checkpointing,

@@ -2,7 +2,7 @@
 //!
 //! Comes in: [`Sample`]. Goes out: [`Example`]: one trunk (prompt up to and including the clip) and one branch per turn, so that many
 //! questions share one pass over the frames; a branch of linked turns begins with the conversation so far. The prompt is the checkpoint's own chat template, split at the clip, which is exactly
-//! what the runtime feeds. Nothing is truncated.
+//! what the runtime feeds. Nothing is truncated. Conversations from disk take another way ([`super::data::compose`]).
 
 use crate::parts::generator;
 use crate::sample::{Fill, Sample, Turn};
@@ -47,15 +47,16 @@ pub struct Encoder {
     pub config: Config,
     /// Text to ids.
     pub tokenizer: Tokenizer,
-    template: ChatTemplate,
+    pub(super) template: ChatTemplate,
     /// Frames to pixels.
     pub preprocessor: Preprocessor,
     /// Targets.
     pub masking: Masking,
     /// A turn's targets weigh `n^-p` each, n their number: 0 counts tokens alike, 1 counts turns alike.
     pub length_power: f32,
-    end_of_turn: u32,
-    marks: Vec<u32>,
+    pub(super) end_of_turn: u32,
+    /// `<|im_start|>`, `<|im_end|>`, the newline.
+    pub(super) marks: Vec<u32>,
 }
 
 impl Encoder {
@@ -108,7 +109,7 @@ impl Encoder {
             self.unmask(&mut trunk);
         }
         let patches = Some(self.patches(&sample.frames, tower)?);
-        Ok(Example { patches, trunk, branches, window: sample.window })
+        Ok(Example { patches, pictures: Vec::new(), trunk, branches, window: sample.window })
     }
 
     /// Appends the turns of a fill until its tokens are spent, again from the first where there are too few. The last turn is taken as often as it fits, by a lot that follows from the sample's name.
@@ -163,7 +164,8 @@ impl Encoder {
         Ok(span)
     }
 
-    fn unmask(&self, span: &mut Span) {
+    /// Makes every turn start, turn end and newline a target.
+    pub(super) fn unmask(&self, span: &mut Span) {
         for (id, weight) in span.ids.iter().zip(&mut span.weights) {
             if self.marks.contains(id) {
                 *weight = 1.0;

@@ -1,9 +1,10 @@
 //! Forward and backward: the micro-batches of one update, each with its loss and its gradient.
 //!
 //! Comes in: a place in the recipe, the network and the numbers of the micro-batches wanted. Goes out: one [`Share`] each, in their order, and their gradients. Each worker is one
-//! thread that draws its own clips, renders them and runs forward and backward alone. A share that is not a
-//! number is an error that names its samples.
+//! thread that draws its own clips and renders them, or takes what was read from disk ahead of it, and runs forward and backward alone. A share that is not
+//! a number is an error that names its samples.
 
+use super::data::feed::{Feed, Ready};
 use super::encode::Encoder;
 use super::features::Features;
 use super::ranks::add;
@@ -75,6 +76,8 @@ pub struct Batch<'a> {
     pub network: &'a Network,
     /// Samples to examples.
     pub encoder: &'a Encoder,
+    /// Micro-batches read from disk, where the stage has `data`.
+    pub feed: Option<&'a Feed>,
     /// Names of the variables.
     pub names: &'a [String],
     /// The variables, in gradient order.
@@ -129,45 +132,62 @@ impl Batch<'_> {
     /// The clips of one micro-batch: they follow from the recipe's seed, the stage and the update, and from nothing else. Twins stand in the same
     /// update, side by side where the micro-batch is even: what their questions have in common cancels in the gradient, what tells the
     /// clips apart stays.
-    fn samples(&self, index: usize) -> impl Iterator<Item = Sample> + '_ {
+    fn samples(&self, index: usize) -> impl Iterator<Item = Sample> {
         let Self { seed, number, stage, .. } = *self;
         let batch = stage.micro_batch as u64;
         let first = self.step as u64 * batch * stage.accumulate as u64 + index as u64 * batch;
         let mut rng = ChaCha8Rng::seed_from_u64(clip_index(seed, number, first));
         let odds: f32 = stage.frames.iter().map(|(_, odds)| odds).sum();
-        let mut draw = rng.random_range(0.0..odds);
+        let mut draw = if odds > 0.0 { rng.random_range(0.0..odds) } else { 0.0 };
         let frames = stage.frames.iter().find(|(_, odds)| {
             draw -= odds;
             draw < 0.0
         });
         let frames = frames.or(stage.frames.last()).map_or(1, |(n, _)| *n);
-        (0..batch).map(move |i| {
+        let world = stage.clips_of_world();
+        (0..batch).filter_map(move |i| {
+            let (mix, world) = world?;
             let (pair, twin) = ((first + i) / 2, (first + i) % 2 == 1);
             let clip = clip_index(seed, number, pair);
             let listed = stage.only.get((clip % stage.only.len().max(1) as u64) as usize);
             let seed = clip_seed(Split::Train, *listed.unwrap_or(&clip));
-            world_stream(seed, twin, &stage.mix, &stage.world, frames, stage.window)
+            Some(world_stream(seed, twin, mix, world, frames, stage.window))
         })
     }
 
     /// The ids of the samples of some micro-batches; they are drawn again, so this is for errors.
     pub fn ids(&self, range: Range<usize>) -> String {
-        range.flat_map(|i| self.samples(i)).map(|sample| sample.id).collect::<Vec<_>>().join(", ")
+        match self.feed {
+            Some(feed) => feed.ids(self.step, range),
+            None => {
+                range.flat_map(|i| self.samples(i)).map(|sample| sample.id).collect::<Vec<_>>().join(", ")
+            }
+        }
+    }
+
+    /// The examples of one micro-batch.
+    fn ready(&self, index: usize) -> Result<Ready> {
+        if let Some(feed) = self.feed {
+            return feed.take(self.step, index);
+        }
+        let mut ready = Ready { examples: Vec::new(), ids: Vec::new() };
+        for sample in self.samples(index) {
+            ready.examples.push(self.encoder.example(&sample, &self.network.vision)?);
+            ready.ids.push(sample.id);
+        }
+        Ok(ready)
     }
 
     fn share(&self, index: usize) -> Result<(Share, Term)> {
-        let samples: Vec<Sample> = self.samples(index).collect();
-        let example = |sample| self.encoder.example(sample, &self.network.vision);
-        let examples = samples.iter().map(example).collect::<Result<Vec<_>>>()?;
+        let Ready { examples, ids } = self.ready(index)?;
         let work = self.network.work(&examples)?;
-        let pass = Pass { checkpointing: self.checkpointing, features: self.seen(&samples, &examples)? };
-        drop(samples);
+        let pass = Pass { checkpointing: self.checkpointing, features: self.seen(&ids, &examples)? };
         let Gradient { loss, weight, grads } = self.network.gradient(&examples, self.vars, &pass)?;
         let sick = guard::sick(self.names, &grads);
         if !loss.is_finite() || sick.is_some() {
             bail!(
                 "the loss is {loss} on the samples {}; gradients are not finite in {}; {}. Lower lr or raise warmup",
-                self.ids(index..index + 1),
+                ids.join(", "),
                 sick.unwrap_or("no group".into()),
                 guard::largest(self.names, self.vars)?
             );
@@ -176,12 +196,13 @@ impl Batch<'_> {
         Ok((Share { loss, weight, tokens: work.rows, flops }, grads))
     }
 
-    /// The features of all clips of a micro-batch, from the cache where there is one.
-    fn seen(&self, samples: &[Sample], examples: &[Example]) -> Result<Option<Tensor>> {
+    /// The features of all that a micro-batch shows, clips first and then pictures (as [`Network`] wants them), from the cache where there is one.
+    fn seen(&self, ids: &[String], examples: &[Example]) -> Result<Option<Tensor>> {
         let Some(cache) = self.features else { return Ok(None) };
-        let shown = samples.iter().zip(examples).filter_map(|(s, e)| Some((s, e.patches.as_ref()?)));
-        let get =
-            |(sample, patches): (&Sample, &Tensor)| cache.get(&sample.id, patches, &self.network.vision);
+        let mut shown: Vec<(&String, &Example)> = ids.iter().zip(examples).collect();
+        shown.sort_by_key(|(_, example)| !example.pictures.is_empty());
+        let shown = shown.into_iter().filter_map(|(id, e)| Some((id, e.patches.as_ref()?)));
+        let get = |(id, patches): (&String, &Tensor)| cache.get(id, patches, &self.network.vision);
         let all = shown.map(get).collect::<Result<Vec<_>>>()?;
         Ok(if all.is_empty() { None } else { Some(Tensor::cat(&all, 0)?) })
     }

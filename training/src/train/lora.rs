@@ -50,7 +50,8 @@ impl Lora {
         }
     }
 
-    fn hits(&self, name: &str) -> bool {
+    /// Whether a tensor gets an adapter.
+    pub fn hits(&self, name: &str) -> bool {
         let hit = |target: &String| name.ends_with(&format!(".{target}.weight"));
         name.starts_with("language_model.layers.") && self.targets.iter().any(hit)
     }

@@ -1,8 +1,9 @@
 //! A recipe: everything a training run is, in one TOML file.
 //!
-//! Comes in: TOML with the network's sizes, the tokenizer's size, and the stages in order. Goes out: [`Recipe`], checked. The recipe and a seed decide the
-//! weights bit by bit on one machine; nothing else is read.
+//! Comes in: TOML with where the network begins, and the stages in order, each on clips of the world or on data on disk. Goes out: [`Recipe`], checked. The
+//! recipe, its seed and the files that it names decide the weights bit by bit on one machine. Nothing but the recipe is read here.
 
+use super::data::Data;
 use super::encode::Masking;
 use super::features::CacheLimits;
 use super::lora::Lora;
@@ -99,13 +100,18 @@ pub struct Stage {
     pub name: String,
     /// What moves.
     pub kind: Kind,
-    /// Updates.
+    /// Updates; with data on disk `epochs` may stand in its place.
+    #[serde(default)]
     pub steps: usize,
+    /// How often the data are gone through; a run writes the updates that this is into its own copy of the recipe.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub epochs: Option<f64>,
     /// Clips per forward pass of one worker.
     pub micro_batch: usize,
     /// Forward passes per update.
     pub accumulate: usize,
-    /// Frames per clip and their odds; one draw per micro-batch.
+    /// Frames per clip of the world and their odds; one draw per micro-batch.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub frames: Vec<(usize, f32)>,
     /// Frames in view at a time. Clips of more frames are streams: read through a rolling window, and asked about its newest content.
     #[serde(default = "whole_window")]
@@ -121,10 +127,15 @@ pub struct Stage {
     /// Keeps what the tower makes of a clip, for clips that come again; for stages in which the tower stays as it is.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub feature_cache: Option<CacheLimits>,
-    /// What is asked.
-    pub mix: Mix,
+    /// What is asked about clips of the world.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub mix: Option<Mix>,
     /// Worlds that the clips come from.
-    pub world: WorldConfig,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub world: Option<WorldConfig>,
+    /// Conversations on disk, in place of `frames`, `mix` and `world`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<Data>,
 }
 
 impl Stage {
@@ -136,6 +147,86 @@ impl Stage {
     /// Clips of one update.
     pub fn clips(&self) -> u64 {
         (self.micro_batch * self.accumulate) as u64
+    }
+
+    /// Where its clips come from, if from the world.
+    pub fn clips_of_world(&self) -> Option<(&Mix, &WorldConfig)> {
+        self.mix.as_ref().zip(self.world.as_ref())
+    }
+
+    /// What is out of range, in words.
+    pub fn check(&self) -> Result<(), String> {
+        if self.micro_batch == 0 || self.accumulate == 0 {
+            return Err("micro_batch and accumulate must be above zero".into());
+        }
+        match (&self.data, self.epochs) {
+            (None, _) => self.check_world()?,
+            (Some(_), None) if self.steps == 0 => {
+                return Err("name `steps`, or the `epochs` of its data".into());
+            }
+            (Some(_), Some(_)) if self.steps > 0 => return Err("name one of `steps` and `epochs`".into()),
+            (Some(_), Some(epochs)) if !(epochs > 0.0 && epochs <= 1e6) => {
+                return Err(format!("epochs is {epochs}; it must be above zero"));
+            }
+            (Some(data), _) => {
+                if !self.frames.is_empty() || self.mix.is_some() || self.world.is_some() {
+                    return Err("a stage with `data` has no `frames`, `mix` and `world`: those are of clips of the world".into());
+                }
+                data.check()?;
+            }
+        }
+        self.schedule.check()?;
+        if self.feature_cache.is_some() && !self.tower_frozen() {
+            return Err(
+                "feature_cache is for stages that leave the tower as it is: kind \"align\", or lora".into()
+            );
+        }
+        if let Some(lora) = &self.lora {
+            lora.check()?;
+            if self.kind != Kind::Tune {
+                return Err("lora is for stages of kind \"tune\"".into());
+            }
+        }
+        Ok(())
+    }
+
+    fn check_world(&self) -> Result<(), String> {
+        let Some((mix, world)) = self.clips_of_world() else {
+            return Err(
+                "name `frames`, `mix` and `world` (clips of the procedural world), or `data` (files)".into(),
+            );
+        };
+        if self.steps == 0 || self.epochs.is_some() {
+            return Err("steps must be above zero (`epochs` are of data on disk)".into());
+        }
+        let sound = |odds: &f32| (0.0..=1e6).contains(odds);
+        let frames =
+            self.frames.iter().all(|(n, odds)| (1..=LONGEST).contains(n) && *odds > 0.0 && sound(odds));
+        if !frames || self.frames.is_empty() {
+            return Err(format!("frames must list 1 to {LONGEST} frames with odds above zero"));
+        }
+        if !(1..=STEPS).contains(&self.window) {
+            return Err("window must be 1 to 32 frames".into());
+        }
+        if !(mix.kinds.iter().all(sound) && mix.kinds.iter().sum::<f32>() > 0.0) {
+            return Err(
+                "kinds must be three odds (open, yes/no, multiple choice), one of them above zero".into()
+            );
+        }
+        if let Some(filler) = &mix.filler {
+            filler.check()?;
+        }
+        if let Some(watched) = &mix.watched {
+            watched.check()?;
+        }
+        if !(0.0..=1.0).contains(&mix.pair_share) {
+            return Err("pair_share must lie between 0 and 1".into());
+        }
+        world.check()?;
+        match world.held_out {
+            HoldOut::Never => Ok(()),
+            _ => Err("held_out must be \"never\" in training".into()),
+        }
     }
 }
 
@@ -154,8 +245,15 @@ pub struct Recipe {
     /// Model folder whose weights and tokenizer the run begins with, as seen from the working directory; without it, from nothing.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
-    /// Network.
-    pub sizes: Sizes,
+    /// Qwen2 folder that the decoder and the tokenizer come from; with `vision_tower`, in place of `from`. The projector and the newline are then new.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub language_model: Option<PathBuf>,
+    /// SigLIP folder that the tower comes from, less its last block.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub vision_tower: Option<PathBuf>,
+    /// Network that is made from nothing, or that `from` must hold.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub sizes: Option<Sizes>,
     /// Targets.
     #[serde(default)]
     pub masking: Masking,
@@ -203,44 +301,13 @@ impl Recipe {
             path.display(),
             recipe.length_power
         );
-        recipe.sizes.check().with_context(|| format!("recipe {}, sizes", path.display()))?;
+        if let Some(sizes) = &recipe.sizes {
+            sizes.check().with_context(|| format!("recipe {}, sizes", path.display()))?;
+        }
+        recipe.begins().map_err(|reason| anyhow::anyhow!("recipe {}: {reason}", path.display()))?;
         for stage in &recipe.stages {
-            let bad = |what: &str| format!("recipe {}, stage {}: {what}", path.display(), stage.name);
-            ensure!(
-                stage.steps > 0 && stage.micro_batch > 0 && stage.accumulate > 0,
-                bad("steps, micro_batch and accumulate must be above zero")
-            );
-            let sound = |odds: &f32| (0.0..=1e6).contains(odds);
-            let frames =
-                stage.frames.iter().all(|(n, odds)| (1..=LONGEST).contains(n) && *odds > 0.0 && sound(odds));
-            ensure!(
-                frames && !stage.frames.is_empty(),
-                bad(&format!("frames must list 1 to {LONGEST} frames with odds above zero"))
-            );
-            ensure!((1..=STEPS).contains(&stage.window), bad("window must be 1 to 32 frames"));
-            let kinds = stage.mix.kinds;
-            ensure!(
-                kinds.iter().all(sound) && kinds.iter().sum::<f32>() > 0.0,
-                bad("kinds must be three odds (open, yes/no, multiple choice), one of them above zero")
-            );
-            ensure!((0.0..=1.0).contains(&stage.mix.pair_share), bad("pair_share must lie between 0 and 1"));
-            if let Some(filler) = &stage.mix.filler {
-                filler.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
-            }
-            if let Some(watched) = &stage.mix.watched {
-                watched.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
-            }
-            stage.schedule.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
-            if let Some(lora) = &stage.lora {
-                lora.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
-                ensure!(stage.kind == Kind::Tune, bad("lora is for stages of kind \"tune\""));
-            }
-            ensure!(
-                stage.feature_cache.is_none() || stage.tower_frozen(),
-                bad("feature_cache is for stages that leave the tower as it is: kind \"align\", or lora")
-            );
-            stage.world.check().map_err(|reason| anyhow::anyhow!(bad(&reason)))?;
-            ensure!(stage.world.held_out == HoldOut::Never, bad("held_out must be \"never\" in training"));
+            let checked = stage.check();
+            checked.map_err(|e| anyhow::anyhow!("recipe {}, stage {}: {e}", path.display(), stage.name))?;
         }
         ensure!(!recipe.stages.is_empty(), "recipe {} has no stages", path.display());
         ensure!(
@@ -252,11 +319,37 @@ impl Recipe {
 }
 
 impl Recipe {
+    /// Whether it says where the network comes from, once.
+    fn begins(&self) -> Result<(), String> {
+        let parts = (self.language_model.is_some(), self.vision_tower.is_some());
+        match (parts, self.from.is_some(), self.sizes.is_some()) {
+            ((true, true), false, false) | ((false, false), true, _) | ((false, false), false, true) => {}
+            ((true, false) | (false, true), ..) => {
+                return Err("`language_model` and `vision_tower` come together".into());
+            }
+            _ => {
+                return Err("name where the network begins: `from` (a model folder), `language_model` and `vision_tower` (folders of its parts), \
+                            or `sizes` (from nothing)"
+                    .into());
+            }
+        }
+        let nothing = self.sizes.is_some() && self.from.is_none();
+        match self.stages.iter().find(|stage| nothing && stage.data.is_some()) {
+            Some(stage) => Err(format!(
+                "stage {} trains on data, which needs a network and a tokenizer to begin with: `from`, or `language_model` and `vision_tower`",
+                stage.name
+            )),
+            None => Ok(()),
+        }
+    }
+
     /// The first thing in which `other` differs as far as `stage`, which is what a run that has come there was made with.
     pub fn departs(&self, other: &Self, stage: usize) -> Option<String> {
         let same = [
             ("seed", self.seed == other.seed),
             ("from", self.from == other.from),
+            ("language_model", self.language_model == other.language_model),
+            ("vision_tower", self.vision_tower == other.vision_tower),
             ("sizes", self.sizes == other.sizes),
             ("masking", self.masking == other.masking),
             ("length_power", self.length_power == other.length_power),

@@ -1,11 +1,12 @@
 //! Where a run begins: a network from nothing (tokenizer, config and random weights), or one that was trained before.
 //!
 //! Comes in: a recipe. Goes out: a Hugging Face folder that everything else loads like any other checkpoint. From nothing, the tokenizer is a byte-level
-//! BPE trained on the texts of the recipe's own stages, and weights are drawn from the recipe's seed; else all comes from the folder the recipe names.
+//! BPE trained on the texts of the recipe's own stages, and weights are drawn from the recipe's seed; else all comes from the folder the recipe names, or from
+//! those of its parts ([`super::assemble`]).
 
 use super::checkpoint::copy_model_files;
 use super::gradient::clip_index;
-use super::recipe::Recipe;
+use super::recipe::{Recipe, Sizes};
 use crate::stats::normal;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
@@ -18,6 +19,7 @@ use std::path::Path;
 use utr_models::Config;
 use utr_models::bpe::{save_tokenizer, train_bpe, world_added_tokens};
 use utr_models::config::{TextConfig, VisionConfig};
+use utr_models::preprocess::Preprocessor;
 use utr_models::text::Tokenizer;
 use utr_models::weights::{self, Init, Weights};
 
@@ -30,18 +32,23 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
     if let Some(from) = &recipe.from {
         return go_on(recipe, from, folder);
     }
+    if let Some((language, vision)) = recipe.language_model.as_ref().zip(recipe.vision_tower.as_ref()) {
+        return super::assemble::assemble(language, vision, recipe.seed, folder);
+    }
+    let sizes = recipe.sizes.as_ref().context("the recipe does not say where the network begins")?;
     let stages = recipe.stages.len() as u64;
     let corpus = (0..CORPUS_SAMPLES).flat_map(|i| {
         let stage = &recipe.stages[(i % stages) as usize];
+        let Some((mix, world)) = stage.clips_of_world() else { return Vec::new() };
         let frames = stage.frames[(i / stages) as usize % stage.frames.len()].0;
         // Clips of a stage that no recipe has.
         let seed = clip_seed(Split::Train, clip_index(recipe.seed, usize::MAX, i));
-        let sample = world_sample(seed, false, &stage.mix, &stage.world, frames);
-        sample.turns.into_iter().flat_map(|t| [t.question, t.answer])
+        let sample = world_sample(seed, false, mix, world, frames);
+        sample.turns.into_iter().flat_map(|t| [t.question, t.answer]).collect::<Vec<_>>()
     });
-    save_tokenizer(folder, &train_bpe(corpus, recipe.sizes.vocab, &world_added_tokens())?)?;
+    save_tokenizer(folder, &train_bpe(corpus, sizes.vocab, &world_added_tokens())?)?;
     let tokenizer = Tokenizer::load(folder)?;
-    let config = config(recipe, &tokenizer)?;
+    let config = config(sizes, &tokenizer)?;
     let write = |name: &str, value: serde_json::Value| {
         let path = folder.join(name);
         std::fs::write(&path, format!("{value:#}\n")).with_context(|| format!("writing {}", path.display()))
@@ -52,25 +59,29 @@ pub fn start(recipe: &Recipe, folder: &Path) -> Result<()> {
         "generation_config.json",
         json!({"eos_token_id": id("<|im_end|>"), "pad_token_id": id("<|endoftext|>")}),
     )?;
-    let size = recipe.sizes.image_size;
-    write(
-        "preprocessor_config.json",
-        json!({
-            "image_processor_type": "LlavaOnevisionImageProcessor", "do_convert_rgb": true, "do_resize": true, "do_rescale": true,
-            "do_normalize": true, "resample": 3, "rescale_factor": 1.0 / 255.0, "size": {"height": size, "width": size},
-            "image_mean": [0.5, 0.5, 0.5], "image_std": [0.5, 0.5, 0.5],
-        }),
-    )?;
+    write("preprocessor_config.json", preprocessing(&Preprocessor::siglip(sizes.image_size)))?;
     weights::save(folder, &draw(&config, recipe.seed)?)?;
     Ok(())
 }
 
-/// A copy of the model in `from`, which must have the recipe's sizes.
+/// A `preprocessor_config.json`.
+pub(super) fn preprocessing(with: &Preprocessor) -> serde_json::Value {
+    json!({
+        "image_processor_type": "LlavaOnevisionImageProcessor", "do_convert_rgb": true, "do_resize": true, "do_rescale": true,
+        "do_normalize": true, "resample": 3, "rescale_factor": with.rescale, "size": {"height": with.height, "width": with.width},
+        "image_mean": with.mean, "image_std": with.std,
+    })
+}
+
+/// A copy of the model in `from`, which must have the recipe's sizes, where it says any.
 fn go_on(recipe: &Recipe, from: &Path, folder: &Path) -> Result<()> {
     let mut found = Config::load(from)
         .with_context(|| format!("in the model that the recipe begins from, {}", from.display()))?;
     let weights = weights::load(from, &mut found, DType::F32, &Device::Cpu)?;
-    let wanted = config(recipe, &Tokenizer::load(from)?)?;
+    let wanted = match &recipe.sizes {
+        Some(sizes) => config(sizes, &Tokenizer::load(from)?)?,
+        None => found.clone(),
+    };
     ensure!(
         found.vision == wanted.vision && found.text == wanted.text,
         "{} has other sizes than the recipe: {:?} and {:?}, the recipe says {:?} and {:?}",
@@ -85,8 +96,7 @@ fn go_on(recipe: &Recipe, from: &Path, folder: &Path) -> Result<()> {
     Ok(weights::save(folder, &weights)?)
 }
 
-fn config(recipe: &Recipe, tokenizer: &Tokenizer) -> Result<Config> {
-    let s = &recipe.sizes;
+fn config(s: &Sizes, tokenizer: &Tokenizer) -> Result<Config> {
     let ([hidden, intermediate, layers, heads, kv_heads], vision) = (s.decoder, s.vision);
     let id =
         |token: &str| tokenizer.token_id(token).with_context(|| format!("the new tokenizer has no {token}"));
