@@ -121,7 +121,8 @@ impl Network {
         let patches: Vec<&Tensor> = examples.iter().filter_map(|e| e.patches.as_ref()).collect();
         if !patches.is_empty() {
             // One pass of the tower over the frames of the whole batch.
-            let tokens = self.vision.encode_patches(&Tensor::cat(&patches, 0)?)?;
+            let tokens =
+                self.vision.encode_patches(&Tensor::cat(&patches, 0)?.to_device(self.decoder.device())?)?;
             let (n, t, hidden) = tokens.dims3()?;
             sources.push(tokens.reshape((n * t, hidden))?);
             sources.push(self.vision.newline().unsqueeze(0)?);

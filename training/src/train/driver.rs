@@ -30,7 +30,9 @@ use utr_models::weights::{self, Weights};
 
 /// How a recipe is run.
 pub struct Options {
-    /// Threads of this rank; each trains on its own clips.
+    /// Where weights, examples and products are. The optimizer's moments stay with the CPU.
+    pub device: Device,
+    /// Threads of this rank; each trains on its own clips. A CUDA device has one.
     pub workers: usize,
     /// Takes a changed recipe and writes the change down.
     pub amend: bool,
@@ -97,8 +99,8 @@ impl<'a> Driver<'a> {
             );
         }
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pools =
-            (0..options.workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
+        let workers = if options.device.is_cpu() { options.workers.max(1) } else { 1 };
+        let pools = (0..workers).map(pool).collect::<Result<_, _>>().context("starting workers")?;
         Ok(Self { recipe, run: run.to_path_buf(), pools, options, ranks, stop })
     }
 
@@ -143,7 +145,7 @@ impl<'a> Driver<'a> {
     /// Loads what a stage needs from a checkpoint; all ranks must find the same.
     fn load<'s>(&mut self, stage: &'s Stage, model: &Path, state: &State) -> Result<Training<'s>> {
         let mut config = Config::load(model)?;
-        let mut weights = weights::load(model, &mut config, DType::F32, &Device::Cpu)?;
+        let mut weights = weights::load(model, &mut config, DType::F32, &self.options.device)?;
         agree(&mut *self.ranks, "the weights or their place in the recipe", &digest(&weights, state)?)?;
         let adapters = match &stage.lora {
             Some(lora) if state.step > 0 => Some(Adapters::restore(lora, &mut weights, model)?),
@@ -171,7 +173,7 @@ impl<'a> Driver<'a> {
     /// Trains one stage from a checkpoint; returns its last checkpoint and whether it was stopped.
     fn stage(&mut self, stage: &Stage, model: &Path, state: &mut State) -> Result<(PathBuf, bool)> {
         let mut training = self.load(stage, model, state)?;
-        let own = flops::ceiling(&self.pools);
+        let own = flops::ceiling(&self.options.device, &self.pools)?;
         let ceiling = exchange_numbers(&mut *self.ranks, &[own])?.iter().flatten().sum::<f64>();
         let mut report = match self.ranks.rank() {
             0 => Some(Report::open(&self.run, stage, state, self.options.log_every)?),

@@ -131,7 +131,7 @@ impl Rule<'_> {
             *v = b2 * *v + (1.0 - b2) * g * g;
             *x -= decay * *x + lr * (*m * u1) / ((*v * u2).sqrt() + 1e-8);
         }
-        Ok(var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?)
+        Ok(var.set(&Tensor::from_vec(data, var.shape(), var.device())?)?)
     }
 
     /// Nesterov momentum of 0.95, orthogonalized (Jordan et al., 2024), with the size that AdamW's updates have: `0.2 sqrt(max(rows, columns))`
@@ -147,7 +147,7 @@ impl Rule<'_> {
                 g + 0.95 * *m
             })
             .collect();
-        let direction = orthogonal(&Tensor::from_vec(ahead, (rows, columns), &Device::Cpu)?)?;
+        let direction = orthogonal(&Tensor::from_vec(ahead, (rows, columns), var.device())?)?;
         let lr = f64::from(self.lr(name));
         let size = 0.2 * (rows.max(columns) as f64).sqrt();
         let kept = (var.as_detached_tensor() * (1.0 - lr * self.schedule.weight_decay))?;
@@ -269,7 +269,7 @@ impl AdamW {
             let mut data = var.as_detached_tensor().flatten_all()?.to_vec1::<f32>()?;
             ranks.broadcast(*owner, &mut data)?;
             if *owner != ranks.rank() {
-                var.set(&Tensor::from_vec(data, var.shape(), &Device::Cpu)?)?;
+                var.set(&Tensor::from_vec(data, var.shape(), var.device())?)?;
             }
         }
         Ok(())
