@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-peers soak fuzz onnxruntime lint deny setup
+.PHONY: help cuda cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -21,6 +21,8 @@ help:
 	@echo "make soak        a server under faults over a million frames, SOAK_FRAMES=1000000"
 	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
+	@echo "make cuda        utr-train for NVIDIA GPUs, without GStreamer, in $(CUDA)/release; it also starts where there is none"
+	@echo "make cuda-test   the kernels and gradients on this machine's GPU (without one, only on the CPU)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
 	@echo "make setup       only the system packages"
@@ -49,6 +51,18 @@ fuzz: setup
 
 onnxruntime:
 	@library=$$(.ci/onnxruntime $(VENV)) && echo "export ORT_DYLIB_PATH=$$library"
+
+# No GPU, driver or toolkit is needed to build: .ci/cuda fetches nvcc and makes the libraries to link. Apart from the other builds, whose
+# features it would change.
+CUDA := $(TARGET)/cuda
+CUDA_BUILD = environment=$$(.ci/cuda $(CUDA)); eval "$$environment"; CARGO_TARGET_DIR=$(CUDA) cargo
+
+cuda:
+	@$(CUDA_BUILD) build --release -p utr-training --no-default-features --features cuda --bin utr-train
+	@echo "$(CUDA)/release/utr-train"
+
+cuda-test:
+	@$(CUDA_BUILD) test --release -p utr-models --features cuda --lib -- --nocapture kernels device network
 
 lint: setup
 	@cargo fmt --all --check

@@ -6,6 +6,7 @@ pub mod backward;
 pub mod bpe;
 pub mod bundle;
 pub mod config;
+pub mod device;
 pub mod error;
 pub mod frame;
 pub mod generate;
@@ -26,6 +27,7 @@ pub mod vision;
 pub mod weights;
 
 pub use config::Config;
+pub use device::DeviceChoice;
 pub use error::{Error, Result};
 pub use frame::RgbFrame;
 pub use network::Network;

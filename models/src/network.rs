@@ -168,7 +168,10 @@ impl Network {
         let (pictures, clips): (Vec<_>, Vec<_>) = examples.iter().partition(|e| !e.pictures.is_empty());
         let patches: Vec<&Tensor> =
             clips.into_iter().chain(pictures).filter_map(|e| e.patches.as_ref()).collect();
-        Ok(if patches.is_empty() { None } else { Some(Tensor::cat(&patches, 0)?) })
+        if patches.is_empty() {
+            return Ok(None);
+        }
+        Ok(Some(Tensor::cat(&patches, 0)?.to_device(self.decoder.device())?))
     }
 
     /// The rows that enter the decoder's first block, from those of the text and the features of what is shown (in the order of [`Network::shown`]).

@@ -125,3 +125,60 @@ fn a_clip_within_its_window_is_an_ordinary_one_also_beside_a_stream() {
     let both = network.nll(&[example(Some(WINDOW)), example(None)]).unwrap();
     assert!(gap(&both, &[streamed, alone].concat()) < 1e-5);
 }
+
+/// The loss of a clip that is a stream and of one that is not, with several questions each, and the gradient of every weight.
+fn gradients(device: &Device) -> (f32, Vec<(String, Vec<f32>)>) {
+    let (config, weights) = parts(2);
+    let vars: std::collections::BTreeMap<String, candle_core::Var> = weights
+        .into_iter()
+        .map(|(name, w)| (name, candle_core::Var::from_tensor(&w.to_device(device).unwrap()).unwrap()))
+        .collect();
+    let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    let network = Network::new(config, &weights).unwrap();
+    let mut question = Span::context(vec![7, 8]);
+    question.push(&[9, 10, 11], 0.5);
+    let example = |frames, window| Example {
+        patches: Some(patches(&network, 0..frames, None)),
+        trunk: Span::context(vec![1, 2, 19, 3]),
+        branches: vec![question.clone(), question.clone()],
+        window,
+    };
+    let (loss, _) = network.loss(&[example(FRAMES, Some(WINDOW)), example(2, None)]).unwrap();
+    let grads = loss.backward().unwrap();
+    let of =
+        |var: &candle_core::Var| grads.get(var).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    let all = vars.iter().filter_map(|(name, var)| Some((name.clone(), of(var)?))).collect();
+    (loss.to_scalar().unwrap(), all)
+}
+
+/// Whether two sets of gradients agree within `tolerance` of each weight's largest.
+fn agree(a: (f32, Vec<(String, Vec<f32>)>), b: (f32, Vec<(String, Vec<f32>)>), tolerance: f32) {
+    assert!((a.0 - b.0).abs() <= tolerance * a.0.abs(), "losses {} and {}", a.0, b.0);
+    assert_eq!(a.1.len(), b.1.len());
+    for ((name, a), (_, b)) in a.1.iter().zip(&b.1) {
+        let largest = a.iter().fold(0.0f32, |m, x| m.max(x.abs()));
+        let gap = a.iter().zip(b).fold(0.0f32, |m, (a, b)| m.max((a - b).abs()));
+        // The bias of keys shifts all scores of a row alike, so that its gradient is nothing but rounding.
+        let size = if name.contains("k_proj.bias") { 1.0 } else { largest };
+        assert!(gap <= tolerance * size, "{name}: {gap} where gradients go up to {largest}");
+    }
+}
+
+/// Largest difference of gradients between two ways of computing a network in f32.
+const TOLERANCE: f32 = 1e-3;
+
+#[test]
+fn a_network_of_kernels_has_the_gradients_of_the_cpu() {
+    use crate::ops::emulate;
+    if emulate::available() {
+        agree(gradients(&Device::Cpu), emulate::with(3, || gradients(&Device::Cpu)), TOLERANCE);
+    }
+}
+
+#[test]
+fn a_cuda_device_gives_the_gradients_of_the_cpu() {
+    match crate::DeviceChoice::Cuda(0).open() {
+        Ok((device, _)) => agree(gradients(&Device::Cpu), gradients(&device), TOLERANCE),
+        Err(reason) => eprintln!("skipped: no CUDA device ({reason})"),
+    }
+}

@@ -22,12 +22,13 @@ use crate::world::conversations::{Mix, world_sample};
 use crate::world::suite::Suite;
 use crate::world::{Split, WorldConfig, clip_seed};
 use anyhow::{Context, Result, ensure};
+use candle_core::Device;
 use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
-use utr_models::atomic;
+use utr_models::{DeviceChoice, atomic};
 use utr_runtime::decode::KvPrecision;
 
 /// How data on disk are read ahead of the trainer; none of it changes the result.
@@ -53,7 +54,10 @@ pub struct TrainArgs {
     /// Go on with a recipe that differs from the one the run began with; the change is written down
     #[arg(long)]
     pub amend: bool,
-    /// Threads; each trains on its own clips
+    /// Where it runs: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
+    /// Threads; each trains on its own clips. A CUDA device has one
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
     /// How data on disk are read
@@ -87,6 +91,9 @@ pub struct RunArgs {
     /// Go on with a recipe that differs from the one the run began with; the change is written down
     #[arg(long)]
     pub amend: bool,
+    /// Where it trains: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
     /// Threads
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
@@ -128,6 +135,15 @@ fn tell(recipe: &Recipe, corpora: &Corpora) {
     }
 }
 
+/// Opens a device; says what `auto` took where there was a choice.
+pub fn opened(choice: DeviceChoice) -> Result<Device> {
+    let (device, said) = choice.open()?;
+    if let Some(said) = said.filter(|_| cfg!(feature = "cuda")) {
+        eprintln!("{said}");
+    }
+    Ok(device)
+}
+
 /// Runs the recipe's stages of one kind (`align`, `tune`), or all; rank 0 prints the checkpoint. Without a `place` this process is alone.
 pub fn train(
     args: &TrainArgs,
@@ -154,9 +170,10 @@ pub fn train(
         Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
         None => Box::new(Alone),
     };
+    let device = opened(args.device)?;
     let reading = Reading { workers: args.reading.read_workers, queue: args.reading.read_queue };
     let (workers, amend, log_every) = (args.workers, args.amend, args.log_every);
-    let options = Options { workers, amend, log_every, plain: false, validation, reading, corpora };
+    let options = Options { workers, amend, log_every, device, plain: false, validation, reading, corpora };
     let model = Driver::new(&recipe, &run, options, ranks, stop)?.train(only)?;
     match &model {
         _ if place.is_some_and(|place| place.rank > 0) => {}
@@ -176,6 +193,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         recipe: args.recipe.clone(),
         output: Some(run.clone()),
         amend: args.amend,
+        device: args.device,
         workers: args.workers,
         reading: args.reading.clone(),
         log_every: args.log_every,
@@ -220,7 +238,8 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         judge: Default::default(),
     };
     let results = world::score(&scoring, stop)?;
-    let comparison = compare_tpl(&model, 200, &Clips { world: WorldConfig::full(), frames: 32 }, stop)?;
+    let clips = Clips { world: WorldConfig::full(), frames: 32 };
+    let comparison = compare_tpl(&model, &opened(args.device)?, 200, &clips, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;
     println!("{text}");
@@ -282,8 +301,14 @@ pub struct Clips {
 }
 
 /// TPL of UTR queries, of captions and of skill questions over the same unseen clips, under one model.
-pub fn compare_tpl(model: &Path, samples: u64, clips: &Clips, stop: &AtomicBool) -> Result<Vec<Compared>> {
-    let scorer = Scorer::load(model)?;
+pub fn compare_tpl(
+    model: &Path,
+    device: &Device,
+    samples: u64,
+    clips: &Clips,
+    stop: &AtomicBool,
+) -> Result<Vec<Compared>> {
+    let scorer = Scorer::load(model, device)?;
     let none = Mix {
         skill_turns: 0,
         utr_turns: 0,

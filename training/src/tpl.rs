@@ -7,6 +7,7 @@
 use crate::files::{distinct, read_jsonl, write_jsonl, write_lines};
 use crate::parts::{Parts, Shard, generator};
 use crate::queries::llava::{self, Conversation, Media, Record};
+use crate::run::opened;
 use crate::sample::Sample;
 use crate::train::encode::{Encoder, Masking};
 use anyhow::{Context, Result, bail, ensure};
@@ -14,7 +15,7 @@ use candle_core::{DType, Device};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
 use std::path::{Path, PathBuf};
-use utr_models::{Network, RgbFrame};
+use utr_models::{DeviceChoice, Network, RgbFrame};
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::sample::{Sampling, sample};
 use utr_runtime::source::Source;
@@ -56,6 +57,9 @@ pub struct TplArgs {
     /// Only part I of N of the samples, such as 0/4, so that several machines can share them
     #[arg(long, value_name = "I/N", default_value = "0/1")]
     pub shard: Shard,
+    /// Where it runs: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "auto")]
+    pub device: DeviceChoice,
     /// Where the scores go, one JSON line per sample
     #[arg(long)]
     pub output: PathBuf,
@@ -96,8 +100,8 @@ pub struct Scorer {
 
 impl Scorer {
     /// Loads a Hugging Face folder in f32.
-    pub fn load(model: &Path) -> Result<Self> {
-        let network = Network::load(model, DType::F32, &Device::Cpu)?;
+    pub fn load(model: &Path, device: &Device) -> Result<Self> {
+        let network = Network::load(model, DType::F32, device)?;
         let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
         Ok(Self { network, encoder })
     }
@@ -153,7 +157,7 @@ pub fn run(args: &TplArgs) -> Result<()> {
     // Text alone has no frames to compare.
     let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
-    let scorer = Scorer::load(&args.model)?;
+    let scorer = Scorer::load(&args.model, &opened(args.device)?)?;
     let parts = Parts::open(&args.output, &settings(args))?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
     for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {

@@ -7,6 +7,8 @@
 
 use super::activation::exp;
 use super::gemm::{View, gemm};
+#[cfg(any(test, feature = "cuda"))]
+use super::kernels;
 use super::packing::{Block, Packing, Sequence};
 use super::{fused, plain, slice, with};
 use candle_core::{CpuStorage, CustomOp3, Layout, Result, Shape, Tensor, bail};
@@ -27,6 +29,12 @@ pub fn attend_packed(q: &Tensor, k: &Tensor, v: &Tensor, packing: &Arc<Packing>)
     }
     if let Some(fault) = packing.fault() {
         bail!("attention: {fault}")
+    }
+    #[cfg(any(test, feature = "cuda"))]
+    if kernels::apply(&[q, k, v])
+        && let Some(out) = kernels::attend_packed(q, k, v, packing)?
+    {
+        return Ok(out);
     }
     if !fused(q) {
         return plain::attend_packed(q, k, v, packing);

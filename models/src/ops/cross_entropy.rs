@@ -5,6 +5,8 @@
 
 use super::activation::exp;
 use super::gemm::{View, gemm};
+#[cfg(any(test, feature = "cuda"))]
+use super::kernels;
 use super::{fused, plain, slice, with};
 use candle_core::{CpuStorage, CustomOp2, Layout, Result, Shape, Tensor};
 
@@ -21,6 +23,10 @@ pub struct Label {
 
 /// The weighted sum over labels of `-log softmax(hidden[row] · headᵀ)[target]`, a scalar.
 pub fn cross_entropy(hidden: &Tensor, head: &Tensor, labels: &[Label]) -> Result<Tensor> {
+    #[cfg(any(test, feature = "cuda"))]
+    if kernels::apply(&[hidden, head]) {
+        return kernels::cross_entropy(hidden, head, labels);
+    }
     if !fused(hidden) {
         return plain::cross_entropy(hidden, head, labels);
     }

@@ -13,7 +13,7 @@ use std::sync::Arc;
 
 /// `x Wᵀ + b` for `x` (n, in), `w` (out, in), `b` (out).
 pub fn linear(x: &Tensor, w: &Tensor, b: Option<&Tensor>) -> Result<Tensor> {
-    if !fused(x) || !fused(w) {
+    if !(fused(x) && fused(w) || on_device(x, w)) {
         return match x.track_op() && !w.track_op() {
             true => frozen(x, w, b),
             false => plain::linear(x, w, b),
@@ -83,6 +83,19 @@ impl CustomOp2 for Frozen {
     }
 }
 
+/// Whether a product is made by cuBLAS, with the gradients of this file, which leave out what is not trained.
+fn on_device(x: &Tensor, w: &Tensor) -> bool {
+    #[cfg(any(test, feature = "cuda"))]
+    {
+        super::kernels::apply(&[x, w])
+    }
+    #[cfg(not(any(test, feature = "cuda")))]
+    {
+        let _ = (x, w);
+        false
+    }
+}
+
 struct Linear {
     input_grad: bool,
     weight_grad: bool,
@@ -119,7 +132,46 @@ impl Linear {
         Ok((CpuStorage::F32(out), (n, outputs).into()))
     }
 
+    #[cfg(feature = "cuda")]
+    fn on_cuda(
+        &self,
+        (x, lx): (&CudaStorage, &Layout),
+        (w, lw): (&CudaStorage, &Layout),
+        b: Option<(&CudaStorage, &Layout)>,
+    ) -> Result<(CudaStorage, Shape)> {
+        use candle_core::backend::BackendStorage;
+        let ((n, inputs), (outputs, inner)) = (lx.shape().dims2()?, lw.shape().dims2()?);
+        if inputs != inner {
+            bail!("linear: {inputs} input channels meet weights for {inner}")
+        }
+        let product = x.matmul(w, (1, n, outputs, inputs), lx, &lw.transpose(0, 1)?)?;
+        let shape = Shape::from((n, outputs));
+        let out = match b {
+            None => product,
+            Some((b, lb)) => {
+                let every_row = lb.broadcast_as(shape.clone())?;
+                product.binary_impl::<candle_core::op::Add>(
+                    b,
+                    &Layout::contiguous(shape.clone()),
+                    &every_row,
+                )?
+            }
+        };
+        Ok((out, shape))
+    }
+
+    /// The gradients as products of tensors, wherever they lie.
+    fn products(&self, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        let (x, w) = (x.detach(), w.detach());
+        let dx = if self.input_grad { Some(grad.matmul(&w)?) } else { None };
+        let dw = if self.weight_grad { Some(grad.t()?.matmul(&x)?) } else { None };
+        Ok((dx, dw))
+    }
+
     fn backward(&self, x: &Tensor, w: &Tensor, grad: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
+        if !fused(x) || on_device(x, w) {
+            return self.products(x, w, grad);
+        }
         let ((n, inputs), (outputs, _)) = (x.dims2()?, w.dims2()?);
         with(grad, |g| {
             let dx = match self.input_grad {
@@ -178,6 +230,17 @@ impl CustomOp2 for Linear {
         self.forward(slice(x, lx)?, slice(w, lw)?, None, lx, lw)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        lx: &Layout,
+        w: &CudaStorage,
+        lw: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.on_cuda((x, lx), (w, lw), None)
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -206,6 +269,19 @@ impl CustomOp3 for Linear {
         self.forward(slice(x, lx)?, slice(w, lw)?, Some(slice(b, lb)?), lx, lw)
     }
 
+    #[cfg(feature = "cuda")]
+    fn cuda_fwd(
+        &self,
+        x: &CudaStorage,
+        lx: &Layout,
+        w: &CudaStorage,
+        lw: &Layout,
+        b: &CudaStorage,
+        lb: &Layout,
+    ) -> Result<(CudaStorage, Shape)> {
+        self.on_cuda((x, lx), (w, lw), Some((b, lb)))
+    }
+
     fn bwd(
         &self,
         x: &Tensor,
@@ -218,6 +294,7 @@ impl CustomOp3 for Linear {
         let (dx, dw) = self.backward(x, w, &grad)?;
         let db = match self.weight_grad {
             false => None,
+            true if !fused(x) || on_device(x, w) => Some(grad.detach().sum(0)?),
             true => Some(with(&grad, |g| {
                 let mut sums = vec![0.0; b.elem_count()];
                 for row in g.chunks_exact(sums.len()) {

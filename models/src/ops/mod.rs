@@ -1,14 +1,17 @@
 //! The arithmetic that the network is made of, with gradients.
 //!
 //! Comes in: f32 tensors on the CPU take the fused kernels of this folder (each a candle custom operation with its own
-//! backward pass); any other type or device takes the readable composition of plain candle operations in `plain.rs`, which is
+//! backward pass); f32 and bf16 tensors on a CUDA device take the kernels of `models/cuda/` (feature `cuda`); any other type or device takes the readable composition of plain candle operations in `plain.rs`, which is
 //! also what the kernels are tested against. Work is spread over the current rayon pool: a caller that already runs one
 //! network per thread installs a pool of one. No weights and no shapes of a particular network here.
 
 mod activation;
+mod adamw;
 mod attention;
 mod cross_entropy;
 pub mod gemm;
+#[cfg(any(test, feature = "cuda"))]
+mod kernels;
 mod linear;
 mod norm;
 mod packing;
@@ -17,7 +20,11 @@ mod rope;
 #[cfg(test)]
 mod tests;
 
+#[cfg(test)]
+pub(crate) use kernels::emulate;
+
 pub use activation::{gelu_tanh, swiglu};
+pub use adamw::AdamWStep;
 pub use attention::{attend_packed, softmax};
 pub use cross_entropy::{Label, cross_entropy};
 pub use linear::{linear, mix_rows};

@@ -3,11 +3,17 @@
 //! Comes in: rows (n, channels), a scale (channels), for layer norm a shift. Goes out: rows of the same shape. Sums are taken in f32, as
 //! the originals do.
 
+#[cfg(any(test, feature = "cuda"))]
+use super::kernels;
 use super::{fused, plain, slice, with};
 use candle_core::{CpuStorage, CustomOp2, CustomOp3, Layout, Result, Shape, Tensor};
 
 /// `x / sqrt(mean(x²) + eps) * weight` for each row of (n, channels).
 pub fn rms_norm(x: &Tensor, weight: &Tensor, eps: f64) -> Result<Tensor> {
+    #[cfg(any(test, feature = "cuda"))]
+    if kernels::apply(&[x, weight]) {
+        return kernels::rms_norm(x, weight, eps);
+    }
     if !fused(x) {
         return plain::rms_norm(x, weight, eps);
     }
@@ -93,6 +99,10 @@ impl CustomOp2 for RmsNorm {
 
 /// `(x - mean) / sqrt(variance + eps) * weight + bias` for each row of (n, channels).
 pub fn layer_norm(x: &Tensor, weight: &Tensor, bias: &Tensor, eps: f64) -> Result<Tensor> {
+    #[cfg(any(test, feature = "cuda"))]
+    if kernels::apply(&[x, weight, bias]) {
+        return kernels::layer_norm(x, weight, bias, eps);
+    }
     if !fused(x) {
         return plain::layer_norm(x, weight, bias, eps);
     }

@@ -162,6 +162,9 @@ pub struct Packing {
     pub heads: usize,
     /// Key and value heads.
     pub kv_heads: usize,
+    /// What the kernels for CUDA are told of it.
+    #[cfg(any(test, feature = "cuda"))]
+    pub(super) tables: super::kernels::Cache,
 }
 
 impl Packing {
@@ -179,12 +182,30 @@ impl Packing {
             let turned: Vec<u32> = sequences.iter().flat_map(Sequence::prefix_positions).collect();
             Rope::new(turned.into_iter(), head_dim, theta)
         });
-        Self { sequences, causal: true, rope, prefix_rope, heads, kv_heads }
+        Self {
+            sequences,
+            causal: true,
+            rope,
+            prefix_rope,
+            heads,
+            kv_heads,
+            #[cfg(any(test, feature = "cuda"))]
+            tables: Default::default(),
+        }
     }
 
     /// A tower's: all rows of a sequence see each other, nothing is rotated.
     pub fn tower(sequences: Vec<Sequence>, heads: usize) -> Self {
-        Self { sequences, causal: false, rope: None, prefix_rope: None, heads, kv_heads: heads }
+        Self {
+            sequences,
+            causal: false,
+            rope: None,
+            prefix_rope: None,
+            heads,
+            kv_heads: heads,
+            #[cfg(any(test, feature = "cuda"))]
+            tables: Default::default(),
+        }
     }
 
     /// All rows.

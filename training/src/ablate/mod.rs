@@ -126,7 +126,8 @@ fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result
 
 fn options(workers: usize, plain: bool) -> Options {
     let (reading, corpora) = (Reading::default(), Corpora::default());
-    Options { workers, amend: false, log_every: 100, plain, validation: None, reading, corpora }
+    let device = Device::Cpu;
+    Options { device, workers, amend: false, log_every: 100, plain, validation: None, reading, corpora }
 }
 
 /// One arm with one seed.

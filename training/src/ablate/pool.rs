@@ -11,6 +11,7 @@ use crate::train::gradient::clip_index;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result};
+use candle_core::Device;
 use serde::{Deserialize, Serialize};
 use std::path::Path;
 use std::sync::atomic::AtomicBool;
@@ -70,7 +71,7 @@ fn measure(study: &Study, pool: &Pool, workers: usize, stop: &AtomicBool) -> Res
     let (mix, world) = Study::world(&stage)?;
     let start = || {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
-        Ok((Scorer::load(&pool.model)?, threads))
+        Ok((Scorer::load(&pool.model, &Device::Cpu)?, threads))
     };
     spread(pool.clips, workers, stop, start, |(scorer, threads), n| {
         let clip = clip_index(0, STAGE, n as u64);

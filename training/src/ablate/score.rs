@@ -82,7 +82,7 @@ pub fn score(model: &Path, measure: &Measure, world: &WorldConfig, stop: &Atomic
     judge.pictures(world, &mut shares)?;
     let mut scores: Scores = shares.means().collect();
     let clips = Clips { world: world.clone(), frames: measure.frames };
-    for compared in compare_tpl(model, measure.tpl as u64, &clips, stop)? {
+    for compared in compare_tpl(model, &Device::Cpu, measure.tpl as u64, &clips, stop)? {
         scores.insert(format!("tpl/{}", compared.data), compared.tpl_log);
     }
     scores.extend(trajectories(model, measure, world, stop)?);

@@ -37,7 +37,9 @@ use utr_models::weights::{self, Weights};
 
 /// How a recipe is run.
 pub struct Options {
-    /// Threads of this rank; each trains on its own clips.
+    /// Where weights, examples and products are. The optimizer's moments stay with the CPU.
+    pub device: Device,
+    /// Threads of this rank; each trains on its own clips. A CUDA device has one.
     pub workers: usize,
     /// Takes a changed recipe and writes the change down.
     pub amend: bool,
@@ -115,8 +117,8 @@ impl<'a> Driver<'a> {
             );
         }
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let pools =
-            (0..options.workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
+        let workers = if options.device.is_cpu() { options.workers.max(1) } else { 1 };
+        let pools = (0..workers).map(pool).collect::<Result<_, _>>().context("starting workers")?;
         Ok(Self { recipe, run: run.to_path_buf(), pools, options, ranks, stop })
     }
 
@@ -168,11 +170,11 @@ impl<'a> Driver<'a> {
             Some(lora) => Some(Adapters::new(lora, &weights, self.recipe.seed)?),
             None => None,
         };
-        let dtype = self.recipe.precision.dtype();
-        let (computed, mut vars) = variables(&weights, stage, dtype)?;
+        let (dtype, device) = (self.recipe.precision.dtype(), &self.options.device);
+        let (computed, mut vars) = variables(&weights, stage, dtype, device)?;
         let mut masters = weights.clone();
         masters.extend(adapters.iter().flat_map(Adapters::variables).map(|(n, v)| (n, v.into_inner())));
-        let adapters = adapters.map(|adapters| adapters.cast(dtype)).transpose()?;
+        let adapters = adapters.map(|adapters| adapters.cast(dtype, device)).transpose()?;
         vars.extend(adapters.iter().flat_map(Adapters::variables));
         let optimizer = AdamW::new(vars, self.ranks.rank(), self.ranks.size());
         let mut optimizer = optimizer.with_masters(&masters)?;
@@ -214,7 +216,7 @@ impl<'a> Driver<'a> {
     /// Trains one stage from a checkpoint; returns its last checkpoint and whether it was stopped.
     fn stage(&mut self, stage: &Stage, model: &Path, state: &mut State) -> Result<(PathBuf, bool)> {
         let mut training = self.load(stage, model, state)?;
-        let own = flops::ceiling(&self.pools);
+        let own = flops::ceiling(&self.options.device, &self.pools)?;
         let ceiling = exchange_numbers(&mut *self.ranks, &[own])?.iter().flatten().sum::<f64>();
         let mut report = match self.ranks.rank() {
             0 => Some(Report::open(&self.run, stage, state, &self.options)?),

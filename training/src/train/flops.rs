@@ -4,6 +4,8 @@
 //! plain matrix products reach on these threads. Their quotient over time is the model FLOPs utilization (Chowdhery et al., PaLM, 2022,
 //! appendix B): what the update had to compute, not what the program happened to compute; norms, softmax and the pool are left out.
 
+use anyhow::Result;
+use candle_core::{DType, Device, Tensor};
 use std::time::{Duration, Instant};
 use utr_models::Config;
 use utr_models::network::Work;
@@ -36,8 +38,28 @@ const SIDE: usize = 384;
 /// How long products are run; the fastest one counts, since other programs may take a core for a while.
 const MEASURE: Duration = Duration::from_millis(120);
 
-/// Operations per second of f32 matrix products, all one-thread `pools` at once.
-pub fn ceiling(pools: &[rayon::ThreadPool]) -> f64 {
+/// Side of the products on a GPU, where only large ones reach full speed.
+const DEVICE_SIDE: usize = 4096;
+
+/// Operations per second of f32 matrix products: on a GPU its own, on the CPU those of all one-thread `pools` at once.
+pub fn ceiling(device: &Device, pools: &[rayon::ThreadPool]) -> Result<f64> {
+    if device.is_cpu() {
+        return Ok(threads(pools));
+    }
+    let x = Tensor::ones((DEVICE_SIDE, DEVICE_SIDE), DType::F32, device)?;
+    let mut fastest = Duration::MAX;
+    // The first products load the library.
+    for _ in 0..6 {
+        device.synchronize()?;
+        let product = Instant::now();
+        x.matmul(&x)?;
+        device.synchronize()?;
+        fastest = fastest.min(product.elapsed());
+    }
+    Ok(2.0 * (DEVICE_SIDE as f64).powi(3) / fastest.as_secs_f64())
+}
+
+fn threads(pools: &[rayon::ThreadPool]) -> f64 {
     let rate = || {
         let (a, b) = (vec![0.5f32; SIDE * SIDE], vec![0.25f32; SIDE * SIDE]);
         let mut out = vec![0.0f32; SIDE * SIDE];

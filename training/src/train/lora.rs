@@ -83,8 +83,8 @@ impl Adapters {
             let b = vec![0.0f32; outputs * lora.rank];
             list.push(Adapter {
                 name: name.clone(),
-                a: Var::from_vec(a, (lora.rank, inputs), &Device::Cpu)?,
-                b: Var::from_vec(b, (outputs, lora.rank), &Device::Cpu)?,
+                a: Var::from_vec(a, (lora.rank, inputs), weight.device())?,
+                b: Var::from_vec(b, (outputs, lora.rank), weight.device())?,
             });
         }
         Ok(Self { scale: lora.alpha / lora.rank as f64, list })
@@ -101,15 +101,16 @@ impl Adapters {
                 let key = format!("{kind}.{name}");
                 tensors.get(&key).with_context(|| format!("{} has no {key}", path.display()))
             };
-            let (a, b, base) = (get("a")?, get("b")?, get("base")?);
+            let here = |kind| Ok::<_, anyhow::Error>(get(kind)?.to_device(weight.device())?);
+            let (a, b, base) = (here("a")?, here("b")?, here("base")?);
             let ((outputs, inputs), rank) = (weight.dims2()?, lora.rank);
             ensure!(
                 a.dims() == [rank, inputs] && b.dims() == [outputs, rank] && base.dims() == weight.dims(),
                 "{}: the adapter of {name} has other sizes than the recipe says",
                 path.display()
             );
-            list.push(Adapter { name: name.clone(), a: Var::from_tensor(a)?, b: Var::from_tensor(b)? });
-            *weight = base.clone();
+            list.push(Adapter { name: name.clone(), a: Var::from_tensor(&a)?, b: Var::from_tensor(&b)? });
+            *weight = base;
         }
         Ok(Self { scale: lora.alpha / lora.rank as f64, list })
     }
@@ -122,9 +123,9 @@ impl Adapters {
         })
     }
 
-    /// The same adapters as variables of another type; themselves where it is theirs.
-    pub fn cast(&self, dtype: DType) -> Result<Self> {
-        let var = |var: &Var| Var::from_tensor(&var.as_tensor().to_dtype(dtype)?);
+    /// The same adapters as variables of another type on another device; themselves where both are theirs.
+    pub fn cast(&self, dtype: DType, device: &Device) -> Result<Self> {
+        let var = |var: &Var| Var::from_tensor(&var.as_tensor().to_dtype(dtype)?.to_device(device)?);
         self.with(|_, a, b| Ok((var(a)?, var(b)?)))
     }
 

@@ -137,7 +137,7 @@ impl Rule<'_> {
     /// (Liu et al., 2025).
     fn muon(
         &self,
-        name: &str,
+        (name, device): (&str, &Device),
         (rows, columns): (usize, usize),
         data: Vec<f32>,
         grad: &[f32],
@@ -152,7 +152,8 @@ impl Rule<'_> {
                 g + 0.95 * *m
             })
             .collect();
-        let direction = orthogonal(&Tensor::from_vec(ahead, (rows, columns), &Device::Cpu)?)?;
+        let direction =
+            orthogonal(&Tensor::from_vec(ahead, (rows, columns), device)?)?.to_device(&Device::Cpu)?;
         let lr = f64::from(self.lr(name));
         let size = 0.2 * (rows.max(columns) as f64).sqrt();
         let data = Tensor::from_vec(data, (rows, columns), &Device::Cpu)?;
@@ -168,7 +169,7 @@ impl Rule<'_> {
             None => values(var)?,
         };
         match self.schedule.muon && is_block_matrix(name) {
-            true => data = self.muon(name, var.dims2()?, data, grad, first)?,
+            true => data = self.muon((name, var.device()), var.dims2()?, data, grad, first)?,
             false => self.adamw((name, var.rank() >= 2), &mut data, grad, first, second),
         }
         if let Some(master) = master {

@@ -7,7 +7,7 @@ use super::checkpoint::State;
 use super::lora::Adapters;
 use super::recipe::{Kind, Stage};
 use anyhow::Result;
-use candle_core::{DType, Var};
+use candle_core::{DType, Device, Var};
 use sha2::{Digest, Sha256};
 use utr_models::Config;
 use utr_models::network::Network;
@@ -22,8 +22,13 @@ pub fn network(config: &Config, computed: &Weights, adapters: Option<&Adapters>)
     })
 }
 
-/// Weights to compute with, in `dtype`, and the variables among them: the tensors that a stage moves. The others are constants and cost no gradient.
-pub fn variables(weights: &Weights, stage: &Stage, dtype: DType) -> Result<(Weights, Vec<(String, Var)>)> {
+/// Weights to compute with, in `dtype` on `device`, and the variables among them: the tensors that a stage moves. The others are constants and cost no gradient.
+pub fn variables(
+    weights: &Weights,
+    stage: &Stage,
+    dtype: DType,
+    device: &Device,
+) -> Result<(Weights, Vec<(String, Var)>)> {
     let (mut computed, mut vars) = (Weights::new(), Vec::new());
     for (name, tensor) in weights {
         let projector = name.starts_with("multi_modal_projector");
@@ -33,7 +38,7 @@ pub fn variables(weights: &Weights, stage: &Stage, dtype: DType) -> Result<(Weig
             // The tower's last norm is saved for others but never used.
             Kind::Tune => !name.contains("post_layernorm"),
         };
-        let mut tensor = tensor.to_dtype(dtype)?;
+        let mut tensor = tensor.to_dtype(dtype)?.to_device(device)?;
         if moves {
             let var = Var::from_tensor(&tensor)?;
             tensor = var.as_tensor().clone();
