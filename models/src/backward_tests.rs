@@ -91,14 +91,14 @@ fn examples() -> Vec<Example> {
             span
         };
         let patches = Some(random(&[frames * 16, 48], frames as u64, 1.0));
-        Example { patches, trunk, branches: vec![branch(7), branch(4)], window }
+        Example { patches, trunk, branches: vec![branch(7), branch(4)], window, ..Example::default() }
     };
     let mut text = Span::context(vec![2, 2]);
     text.push(&[9, 2, 6], 1.0);
     vec![
         clip(2, None),
         clip(5, Some(2)),
-        Example { patches: None, trunk: text, branches: Vec::new(), window: None },
+        Example { patches: None, trunk: text, branches: Vec::new(), ..Example::default() },
     ]
 }
 

@@ -128,7 +128,7 @@ fn a_clip_within_its_window_is_an_ordinary_one_also_beside_a_stream() {
 
 /// The loss of a clip that is a stream and of one that is not, with several questions each, and the gradient of every weight.
 fn gradients(device: &Device) -> (f32, Vec<(String, Vec<f32>)>) {
-    let (config, weights) = parts(2);
+    let (config, weights) = weights(2);
     let vars: std::collections::BTreeMap<String, candle_core::Var> = weights
         .into_iter()
         .map(|(name, w)| (name, candle_core::Var::from_tensor(&w.to_device(device).unwrap()).unwrap()))
@@ -142,6 +142,7 @@ fn gradients(device: &Device) -> (f32, Vec<(String, Vec<f32>)>) {
         trunk: Span::context(vec![1, 2, 19, 3]),
         branches: vec![question.clone(), question.clone()],
         window,
+        ..Example::default()
     };
     let (loss, _) = network.loss(&[example(FRAMES, Some(WINDOW)), example(2, None)]).unwrap();
     let grads = loss.backward().unwrap();

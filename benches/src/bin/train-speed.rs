@@ -97,7 +97,7 @@ fn run(text: TextConfig, [batch, rows, steps]: [usize; 3], dtype: DType, device:
         let mut trunk = Span::default();
         let ids: Vec<u32> = (0..rows).map(|i| ((i * 7919 + n * 104_729) as u32) % (vocab - 2)).collect();
         trunk.push(&ids, 1.0);
-        Example { patches: None, trunk, branches: Vec::new(), window: None }
+        Example { trunk, ..Example::default() }
     };
     let examples: Vec<Example> = (0..batch).map(example).collect();
     let step = AdamWStep {

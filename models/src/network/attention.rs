@@ -190,10 +190,8 @@ mod tests {
     fn without_clip_or_answer_there_is_nothing_to_see() {
         let network = network(1);
         let text = Example {
-            patches: None,
             trunk: crate::network::Span { ids: vec![1, 2], weights: vec![0.0, 1.0] },
-            branches: Vec::new(),
-            window: None,
+            ..Example::default()
         };
         assert!(network.attention(&text).unwrap_err().to_string().contains("0 frames"));
         let mut silent = asked(patches(&network, 0..2, None), None);

@@ -102,6 +102,7 @@ impl Samples {
                 let all = frames(posed);
                 let shown = uniform_indices(all.len(), self.frames).into_iter();
                 Sample {
+                    fills: Vec::new(),
                     id: format!("{}-{}", pair.id, ["a", "b"][twin]),
                     frames: shown.filter_map(|t| Some(all.get(t)?.image.clone())).collect(),
                     turns: vec![posed.item.turn()],
