@@ -92,7 +92,7 @@ fn example(frames: usize) -> Example {
     };
     let patches = (0..frames * 64 * 192).map(|i| (i % 97) as f32 / 48.0 - 1.0).collect::<Vec<_>>();
     let patches = Some(Tensor::from_vec(patches, (frames * 64, 192), &Device::Cpu).unwrap());
-    Example { patches, trunk, branches: (0..10).map(|b| branch(b * 30)).collect(), window: None }
+    Example { patches, trunk, branches: (0..10).map(|b| branch(b * 30)).collect(), ..Example::default() }
 }
 
 /// A network whose weights move where `moves` says so.
