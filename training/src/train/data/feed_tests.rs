@@ -75,10 +75,14 @@ fn the_queue_bounds_what_is_read_ahead() {
         std::thread::sleep(Duration::from_millis(1));
     }
     std::thread::sleep(Duration::from_millis(50));
-    assert_eq!((feed.shared.lock().ready.len(), feed.shared.lock().next), (2, 2));
+    let (ready, begun) = {
+        let state = feed.shared.lock();
+        (state.ready.len(), state.next)
+    };
+    assert_eq!((ready, begun), (2, 2));
     feed.take(1, 2).unwrap();
     std::thread::sleep(Duration::from_millis(50));
-    // The second was taken, the first still waits: nothing new may begin behind it but one.
+    // The second was taken, the first still waits: nothing new begins.
     assert_eq!(feed.shared.lock().next, 2);
     feed.take(1, 1).unwrap();
     let began = Instant::now();
