@@ -147,6 +147,6 @@ mod tests {
     #[test]
     fn the_ceiling_of_this_machine_is_measured() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert!(ceiling(&[pool]) > 1e8);
+        assert!(ceiling(&Device::Cpu, &[pool]).unwrap() > 1e8);
     }
 }
