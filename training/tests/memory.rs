@@ -159,12 +159,16 @@ fn setting(tower: bool, decoder: bool, checkpointing: bool) -> Setting {
     Setting { tower, decoder, adapters: 0, width: 4, checkpointing, workers: 1, ranks: 1 }
 }
 
+/// Its name, its adapters, the names that move, and how that is called.
+type Case<'a> = (&'static str, Option<&'a Lora>, fn(&str) -> bool, Setting);
+
 #[test]
 fn peaks_are_as_foretold() {
     let _turn = TURN.lock();
-    let lora = Lora { rank: 4, alpha: 8.0, targets: vec!["q_proj".into(), "up_proj".into()] };
-    let adapters = 8 * 4 * (64 + 64 + 64 + 224);
-    let cases: [(&str, Option<&Lora>, fn(&str) -> bool, Setting); 3] = [
+    let targets = ["q_proj", "k_proj", "v_proj", "o_proj", "gate_proj", "up_proj", "down_proj"];
+    let lora = Lora { rank: 4, alpha: 8.0, targets: targets.map(String::from).to_vec() };
+    let adapters = 8 * 4 * (2 * (64 + 64) + 2 * (64 + 32) + 3 * (64 + 224));
+    let cases: [Case; 3] = [
         ("all", None, |name| !name.contains("post_layernorm"), setting(true, true, false)),
         ("align", None, projector, setting(false, false, false)),
         (

@@ -16,7 +16,7 @@ pub struct Setting {
     pub tower: bool,
     /// The decoder moves.
     pub decoder: bool,
-    /// Numbers in low-rank adapters, where the decoder learns through these.
+    /// Numbers in low-rank adapters, where the decoder learns through these; they are taken to sit on all its matrices.
     pub adapters: usize,
     /// Bytes per weight and activation: 4 for f32, 2 for bf16.
     pub width: usize,
@@ -89,6 +89,12 @@ pub fn decoder_block(config: &Config) -> usize {
     6 * t.hidden + 2 * (t.heads + t.kv_heads) * t.head_dim + 3 * t.intermediate
 }
 
+/// Numbers per row that adapters on all seven matrices of a block of the decoder keep beside it: what each adds, and the sum with it.
+fn adapted(config: &Config) -> usize {
+    let t = &config.text;
+    2 * (t.heads + 2 * t.kv_heads) * t.head_dim + 4 * t.hidden + 4 * t.intermediate
+}
+
 /// Numbers per row of patches that projector and pool keep: features, two maps and the activation; a quarter is left after the pool.
 fn projector(config: &Config) -> usize {
     config.feature_channels() + 3 * config.text.hidden + config.text.hidden / 4
@@ -109,7 +115,8 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
         false => 0,
     };
     let projector_rows = patches * (config.feature_channels() + inside(projector(config)));
-    let decoder = rows * (t.layers * (t.hidden + inside(decoder_block(config))) + 2 * t.hidden);
+    let in_decoder = decoder_block(config) + if setting.adapters > 0 { adapted(config) } else { 0 };
+    let decoder = rows * (t.layers * (t.hidden + inside(in_decoder)) + 2 * t.hidden);
     // The kernels of the CPU, which are f32, hold one head's scores, twice on the way back; half of them count.
     let scores = if width == 4 { 4 * work.pairs } else { 0 };
     let block = |prefix: &str| count(config, |name| name.starts_with(prefix));
@@ -119,7 +126,7 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
         patches * if tower_moves { tower_block(config) + 3 * v.hidden + 3 * v.intermediate } else { 0 }
             + if tower_moves { block("vision_tower.encoder.layers.0.") } else { 0 },
         patches * (projector(config) + 6 * t.hidden) + block("multi_modal_projector"),
-        rows * (decoder_block(config) + 3 * t.hidden + 3 * t.intermediate.max(attention))
+        rows * (in_decoder + 3 * t.hidden + 3 * t.intermediate.max(attention))
             + scores
             + if setting.decoder { block("language_model.layers.0.") } else { 0 },
         // Logits, and the head's gradient with the sum that it is added to.
