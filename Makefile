@@ -55,7 +55,7 @@ onnxruntime:
 # No GPU, driver or toolkit is needed to build: .ci/cuda fetches nvcc and makes the libraries to link. Apart from the other builds, whose
 # features it would change.
 CUDA := $(TARGET)/cuda
-CUDA_BUILD = environment=$$(.ci/cuda $(CUDA)); eval "$$environment"; CARGO_TARGET_DIR=$(CUDA) cargo
+CUDA_BUILD = environment=$$(.ci/cuda $(CUDA)); eval "$$environment"; RUSTFLAGS="-C target-cpu=x86-64-v3" CARGO_TARGET_DIR=$(CUDA) cargo
 
 cuda:
 	@$(CUDA_BUILD) build --release -p utr-training --no-default-features --features cuda --bin utr-train

@@ -11,13 +11,13 @@ use std::str::FromStr;
 /// A device as typed.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum DeviceChoice {
-    /// The first CUDA device where there is one, else the CPU.
+    /// This process's CUDA device where there is one, else the CPU.
     Auto,
     /// The CPU.
     #[default]
     Cpu,
-    /// A CUDA device by its number.
-    Cuda(usize),
+    /// A CUDA device by its number; without one, the process's own.
+    Cuda(Option<usize>),
 }
 
 impl FromStr for DeviceChoice {
@@ -28,8 +28,12 @@ impl FromStr for DeviceChoice {
         match text {
             "auto" => Ok(Self::Auto),
             "cpu" => Ok(Self::Cpu),
-            "cuda" => Ok(Self::Cuda(0)),
-            _ => text.strip_prefix("cuda:").and_then(|n| n.parse().ok()).map(Self::Cuda).ok_or_else(wrong),
+            "cuda" => Ok(Self::Cuda(None)),
+            _ => text
+                .strip_prefix("cuda:")
+                .and_then(|n| n.parse().ok())
+                .map(|n| Self::Cuda(Some(n)))
+                .ok_or_else(wrong),
         }
     }
 }
@@ -39,19 +43,25 @@ impl fmt::Display for DeviceChoice {
         match self {
             Self::Auto => f.write_str("auto"),
             Self::Cpu => f.write_str("cpu"),
-            Self::Cuda(n) => write!(f, "cuda:{n}"),
+            Self::Cuda(None) => f.write_str("cuda"),
+            Self::Cuda(Some(n)) => write!(f, "cuda:{n}"),
         }
     }
 }
 
 impl DeviceChoice {
-    /// Opens the device. The text says what `auto` took and why; there is none where the choice was the user's.
-    pub fn open(self) -> Result<(Device, Option<String>)> {
+    /// Opens the device; `local` is the process's number among those of its machine, which take a device each. The text says what was taken where the choice
+    /// was not the user's.
+    pub fn open(self, local: usize) -> Result<(Device, Option<String>)> {
+        // A launcher may show each process its own device alone, as the first.
+        let own = || cuda(local).or_else(|reason| if local > 0 { cuda(0) } else { Err(reason) });
+        let said = |device: &Device| Some(format!("device: {:?}", device.location()));
         match self {
             Self::Cpu => Ok((Device::Cpu, None)),
-            Self::Cuda(n) => cuda(n).map(|device| (device, None)).map_err(Error::Argument),
-            Self::Auto => Ok(match cuda(0) {
-                Ok(device) => (device, Some("device: cuda:0".into())),
+            Self::Cuda(Some(n)) => cuda(n).map(|device| (device, None)).map_err(Error::Argument),
+            Self::Cuda(None) => own().map(|d| (d.clone(), said(&d))).map_err(Error::Argument),
+            Self::Auto => Ok(match own() {
+                Ok(device) => (device.clone(), said(&device)),
                 Err(reason) => (Device::Cpu, Some(format!("device: cpu ({reason})"))),
             }),
         }
@@ -114,8 +124,8 @@ mod tests {
         for (text, want) in [
             ("auto", DeviceChoice::Auto),
             ("cpu", DeviceChoice::Cpu),
-            ("cuda", DeviceChoice::Cuda(0)),
-            ("cuda:3", DeviceChoice::Cuda(3)),
+            ("cuda", DeviceChoice::Cuda(None)),
+            ("cuda:3", DeviceChoice::Cuda(Some(3))),
         ] {
             assert_eq!(text.parse(), Ok(want));
             assert_eq!(want.to_string().parse(), Ok(want));
@@ -138,8 +148,8 @@ mod tests {
     #[cfg(not(feature = "cuda"))]
     #[test]
     fn a_program_without_cuda_says_so() {
-        assert!(DeviceChoice::Cuda(0).open().unwrap_err().to_string().contains("make cuda"));
-        let (device, said) = DeviceChoice::Auto.open().unwrap();
+        assert!(DeviceChoice::Cuda(None).open(1).unwrap_err().to_string().contains("make cuda"));
+        let (device, said) = DeviceChoice::Auto.open(0).unwrap();
         assert!(device.is_cpu() && said.unwrap().contains("device: cpu"));
     }
 }

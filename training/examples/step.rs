@@ -4,13 +4,15 @@
 //! largest resident memory, and what `train::memory` foretells. The frames and the text are made up; nothing is read and nothing is saved.
 //!
 //! `cargo run --release --workspace --example step -- --checkpointing` is a step that any machine can take; the true shape is
-//! `--vision 1152,4304,26,16 --image-size 384 --patch 14 --decoder 3584,18944,28,28,4 --vocab 152064 --frames 32 --precision bf16 --checkpointing`.
+//! `--vision 1152,4304,26,16 --image-size 384 --patch 14 --decoder 3584,18944,28,28,4 --vocab 152064 --frames 32 --precision bf16 --checkpointing --device cuda`
+//! (not run: it takes a large GPU and 120 GB of memory beside it).
 
 use std::time::Instant;
 
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device, Tensor};
 use clap::Parser;
+use utr_models::DeviceChoice;
 use utr_models::backward::Pass;
 use utr_models::config::{Config, TextConfig, VisionConfig};
 use utr_models::network::{Example, Span};
@@ -49,6 +51,9 @@ struct Args {
     /// Tokens of text, a third of which are targets
     #[arg(long, default_value_t = 300)]
     text: usize,
+    /// Where it runs: auto, cpu, cuda or cuda:N
+    #[arg(long, default_value = "cpu")]
+    device: DeviceChoice,
     /// f32 or bf16
     #[arg(long, default_value = "f32")]
     precision: String,
@@ -142,7 +147,7 @@ fn example(config: &Config, args: &Args) -> Result<Example> {
     let mut branch = Span::context(ids(7, args.text / 3));
     branch.push(&ids(11, args.text / 3), 1.0);
     let patches = Some(Tensor::from_vec(patches, (rows, width), &Device::Cpu)?);
-    Ok(Example { patches, trunk, branches: vec![branch], window: None })
+    Ok(Example { patches, trunk, branches: vec![branch], ..Example::default() })
 }
 
 /// The largest resident memory of this process so far, in bytes.
@@ -170,11 +175,12 @@ fn step(args: &Args) -> Result<()> {
         "bf16" => DType::BF16,
         other => anyhow::bail!("--precision is f32 or bf16, not {other}"),
     };
+    let (device, _) = args.device.open(0)?;
     let mut masters = draw(&config, 1)?;
-    let (mut computed, mut vars) = variables(&masters, &stage, dtype)?;
+    let (mut computed, mut vars) = variables(&masters, &stage, dtype, &device)?;
     let wide = stage.lora.as_ref().map(|lora| Adapters::new(lora, &masters, 1)).transpose()?;
     masters.extend(wide.iter().flat_map(Adapters::variables).map(|(name, var)| (name, var.into_inner())));
-    let mut adapters = wide.map(|adapters| adapters.cast(dtype)).transpose()?;
+    let mut adapters = wide.map(|adapters| adapters.cast(dtype, &device)).transpose()?;
     vars.extend(adapters.iter().flat_map(Adapters::variables));
     let adapted = adapters.iter().flat_map(Adapters::variables).map(|(_, var)| var.elem_count()).sum();
     let mut optimizer = AdamW::new(vars, 0, 1).with_masters(&masters)?;

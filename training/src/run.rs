@@ -136,8 +136,8 @@ fn tell(recipe: &Recipe, corpora: &Corpora) {
 }
 
 /// Opens a device; says what `auto` took where there was a choice.
-pub fn opened(choice: DeviceChoice) -> Result<Device> {
-    let (device, said) = choice.open()?;
+pub fn opened(choice: DeviceChoice, place: Option<&Place>) -> Result<Device> {
+    let (device, said) = choice.open(place.map_or(0, |place| place.local))?;
     if let Some(said) = said.filter(|_| cfg!(feature = "cuda")) {
         eprintln!("{said}");
     }
@@ -156,7 +156,7 @@ pub fn train(
     if place.is_none_or(|place| place.rank == 0) {
         tell(&recipe, &corpora);
         let ranks = place.map_or(1, |place| place.size);
-        plan(&recipe, ranks, args.workers, Holding::default())?
+        plan(&recipe, ranks, args.workers, Holding::of(&recipe))?
             .iter()
             .for_each(|plan| eprintln!("plan of {plan}"));
     }
@@ -170,7 +170,7 @@ pub fn train(
         Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
         None => Box::new(Alone),
     };
-    let device = opened(args.device)?;
+    let device = opened(args.device, place)?;
     let reading = Reading { workers: args.reading.read_workers, queue: args.reading.read_queue };
     let (workers, amend, log_every) = (args.workers, args.amend, args.log_every);
     let options = Options { workers, amend, log_every, device, plain: false, validation, reading, corpora };
@@ -239,7 +239,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
     };
     let results = world::score(&scoring, stop)?;
     let clips = Clips { world: WorldConfig::full(), frames: 32 };
-    let comparison = compare_tpl(&model, &opened(args.device)?, 200, &clips, stop)?;
+    let comparison = compare_tpl(&model, &opened(args.device, place)?, 200, &clips, stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;
     println!("{text}");

@@ -157,7 +157,7 @@ pub fn run(args: &TplArgs) -> Result<()> {
     // Text alone has no frames to compare.
     let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
-    let scorer = Scorer::load(&args.model, &opened(args.device)?)?;
+    let scorer = Scorer::load(&args.model, &opened(args.device, None)?)?;
     let parts = Parts::open(&args.output, &settings(args))?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
     for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {

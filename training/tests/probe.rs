@@ -97,7 +97,14 @@ fn shares_are_those_that_the_runtime_gives_as_evidence() {
         // What the runtime said is what is taught here.
         let turns = vec![Turn { question: posed.item.question.clone(), answer: answer.text.clone() }];
         let images = seen.iter().map(|frame| frame.image.clone()).collect();
-        let sample = Sample { id: pair.id.clone(), frames: images, turns, linked: true, window: None };
+        let sample = Sample {
+            id: pair.id.clone(),
+            frames: images,
+            turns,
+            fills: Vec::new(),
+            linked: true,
+            window: None,
+        };
         let look = model.look(&sample).unwrap();
         if answer.finish != Finish::Stop || look.answer_tokens != answer.tokens.len() + 1 {
             continue;

@@ -19,8 +19,8 @@ fn main() -> Result<()> {
         let given = words.iter().position(|w| w == name).and_then(|i| words.get(i + 1));
         given.cloned().unwrap_or_else(|| default.to_string())
     };
-    let number = |name, default| get(name, default).parse::<usize>().with_context(|| format!("{name}"));
-    let (device, _) = get("--device", "auto").parse::<DeviceChoice>().map_err(anyhow::Error::msg)?.open()?;
+    let number = |name, default| get(name, default).parse::<usize>().with_context(|| name.to_string());
+    let (device, _) = get("--device", "auto").parse::<DeviceChoice>().map_err(anyhow::Error::msg)?.open(0)?;
     let dtype = match get("--dtype", "bf16").as_str() {
         "f32" => DType::F32,
         "bf16" => DType::BF16,
@@ -53,12 +53,11 @@ fn main() -> Result<()> {
     Ok(())
 }
 
+/// Variables by name, each with its f32 master or moments beside it.
+type Moving = BTreeMap<String, (Var, Tensor)>;
+
 /// Variables of the decoder with their optimizer's state; the tower, which the data does not reach, is as small as can be.
-fn variables(
-    config: &Config,
-    dtype: DType,
-    device: &Device,
-) -> Result<(Weights, BTreeMap<String, (Var, Tensor)>)> {
+fn variables(config: &Config, dtype: DType, device: &Device) -> Result<(Weights, Moving)> {
     let (mut weights, mut trained) = (Weights::new(), BTreeMap::new());
     for (name, shape, init) in table(config) {
         let wide = match init {

@@ -59,9 +59,11 @@ pub struct Holding {
     pub checkpointing: bool,
 }
 
-impl Default for Holding {
-    fn default() -> Self {
-        Self { width: 4, checkpointing: false }
+impl Holding {
+    /// As a recipe says.
+    pub fn of(recipe: &Recipe) -> Self {
+        let width = recipe.precision.dtype().size_in_bytes() as u64;
+        Self { width, checkpointing: recipe.checkpointing }
     }
 }
 
@@ -76,7 +78,7 @@ pub struct Plan {
     pub weights: u64,
     /// Bytes of the f32 masters of what moves, where weights are narrower.
     pub masters: u64,
-    /// Bytes of gradients: those of each micro-batch stay until all are added in their order.
+    /// Bytes of gradients: one process adds them up as they come; of several, each keeps those of all its micro-batches until they are added in order.
     pub gradients: u64,
     /// Bytes of this rank's share of both moments.
     pub moments: u64,
@@ -290,7 +292,7 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize, holding: Holding) -> 
             parameters: [all, moving],
             weights: (all + adapted) * holding.width,
             masters: if holding.width < 4 { 4 * moving } else { 0 },
-            gradients: 4 * moving * own,
+            gradients: 4 * moving * if ranks == 1 { own.min(at_once + 1) } else { own },
             moments: (8 * moving).div_ceil(ranks as u64),
             activations: activations(&config, stage).map(|numbers| numbers * each),
             checkpointing: holding.checkpointing,
@@ -305,7 +307,7 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize, holding: Holding) -> 
 /// A recipe or configuration that cannot be read; a stage that the device cannot hold.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
-    let plans = plan(&recipe, args.ranks, args.workers, Holding::default())?;
+    let plans = plan(&recipe, args.ranks, args.workers, Holding::of(&recipe))?;
     plans.iter().for_each(|plan| println!("{plan}"));
     match args.device_memory {
         Some(device) => {
@@ -342,7 +344,8 @@ mod tests {
     fn the_papers_recipe_is_planned_from_configurations_alone_and_refused_with_ways_out() {
         let folder = tempfile::tempdir().unwrap();
         let recipe = parts(folder.path());
-        let [align, tune] = &plan(&recipe, 64, 1, Holding::default()).unwrap()[..] else {
+        let [align, tune] = &plan(&recipe, 64, 1, Holding { width: 4, checkpointing: false }).unwrap()[..]
+        else {
             panic!("two stages")
         };
         // Qwen2-7B has 7.62 billion weights, the tower 0.41, the projector 3584 * (1152 + 3584 + 2).

@@ -206,7 +206,7 @@ pub(super) fn piece(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     let mut renderer = Renderer::new(&script, FRAME_SIZE);
     let drawn = (first..first + frames).map(|t| renderer.frame(t as f32)).collect();
     // From a stream of its own: the same questions, whatever is said beside them.
-    let mut lots = ChaCha8Rng::seed_from_u64(seed ^ 0x4649_4C4C + u64::from(twin));
+    let mut lots = ChaCha8Rng::seed_from_u64(seed ^ (0x4649_4C4C + u64::from(twin)));
     let watched = mix.watched.as_ref().map(|w| w.tracks(&script, &id, FRAME_SIZE, first, frames));
     let told = watched.as_ref().unwrap_or(&tracks);
     let filler = mix.filler.iter();

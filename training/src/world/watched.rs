@@ -78,7 +78,7 @@ fn thinned(fine: ClipTracks, frames: u32) -> ClipTracks {
     let mut clip = ClipTracks { fps: STEPS_PER_SECOND, frames, times_ms: Vec::new(), ..fine };
     for track in &mut clip.tracks {
         let whole = track.boxes.iter().filter(|b| (b.frame - 1).is_multiple_of(FINER));
-        track.boxes = whole.map(|b| TrackBox { frame: step(b.frame), ..b.clone() }).collect();
+        track.boxes = whole.map(|b| TrackBox { frame: step(b.frame), ..*b }).collect();
         let actions = track.actions.iter();
         track.actions = actions
             .map(|a| TrackAction { start: step(a.start), end: step(a.end), text: a.text.clone() })

@@ -121,9 +121,10 @@ impl Tables {
         for (row, ranges) in sight.iter().enumerate() {
             let mine = row / side;
             for (kind, range) in [1, 0, 0].into_iter().zip(ranges).filter(|(_, range)| !range.is_empty()) {
-                for tile in range.start / side..=(range.end - 1) / side {
+                let first = range.start / side;
+                for (tile, column) in (first..).zip(&mut columns[first..=(range.end - 1) / side]) {
                     rows[mine].insert((kind, tile as u32));
-                    columns[tile].insert((kind, mine as u32));
+                    column.insert((kind, mine as u32));
                 }
             }
         }

@@ -286,7 +286,7 @@ fn frozen_operands_cost_no_gradient_and_mixed_types_no_kernel() {
 /// On a GPU: what tensors there give, in both types, against the twins on the CPU.
 #[test]
 fn kernels_on_a_cuda_device_equal_their_twins() {
-    let device = match crate::DeviceChoice::Cuda(0).open() {
+    let device = match crate::DeviceChoice::Cuda(None).open(0) {
         Ok((device, _)) => device,
         Err(reason) => return eprintln!("skipped: no CUDA device ({reason})"),
     };

@@ -201,7 +201,7 @@ mod tests {
     use std::io::Write;
 
     fn place(rank: usize, size: usize, port: u16) -> Place {
-        Place { rank, size, host: "127.0.0.1".into(), port }
+        Place { rank, size, host: "127.0.0.1".into(), port, local: rank }
     }
 
     /// A port that was free a moment ago.

@@ -2,7 +2,7 @@
 //!
 //! Comes in: a look-up of environment variables. Goes out: [`Place`], or what is wrong with them. `RANK`, `WORLD_SIZE`, `MASTER_ADDR` and
 //! `MASTER_PORT` are torchrun's; under Slurm `SLURM_PROCID` and `SLURM_NTASKS` stand in for the first two, but only where `MASTER_ADDR`
-//! says that ranks are to meet, since every batch job has them. No sockets here.
+//! says that ranks are to meet, since every batch job has them. `LOCAL_RANK` or `SLURM_LOCALID` picks the device. No sockets here.
 
 use anyhow::{Context, Result, ensure};
 
@@ -20,6 +20,8 @@ pub struct Place {
     pub host: String,
     /// Where it listens.
     pub port: u16,
+    /// From 0, among the processes of this machine.
+    pub local: usize,
 }
 
 impl Place {
@@ -55,7 +57,14 @@ impl Place {
         // Under torchrun itself its own store listens on MASTER_PORT; the ranks meet one port further.
         let store = variable("TORCHELASTIC_USE_AGENT_STORE").is_some_and(|v| v.eq_ignore_ascii_case("true"));
         let port = if store { u16::wrapping_add(port, 1).max(1024) } else { port };
-        Ok(Some(Self { rank, size, host, port }))
+        let local = ["LOCAL_RANK", "SLURM_LOCALID"].into_iter().find_map(&variable);
+        let local = match local {
+            Some(text) => {
+                text.trim().parse().with_context(|| format!("LOCAL_RANK={text:?} is not a number"))?
+            }
+            None => 0,
+        };
+        Ok(Some(Self { rank, size, host, port, local }))
     }
 }
 
@@ -70,13 +79,14 @@ mod tests {
 
     #[test]
     fn launchers_are_understood_and_batch_jobs_left_alone() {
-        let place = |rank, size, port| Some(Place { rank, size, host: "node0".into(), port });
+        let place = |rank, size, port| Some(Place { rank, size, host: "node0".into(), port, local: 0 });
         let master = [("MASTER_ADDR", "node0"), ("MASTER_PORT", "4000")];
         let with = |more: &[(&'static str, &'static str)]| of(&[&master[..], more].concat()).unwrap();
         assert_eq!(with(&[("RANK", "1"), ("WORLD_SIZE", "4")]), place(1, 4, 4000));
         assert_eq!(with(&[("SLURM_PROCID", "2"), ("SLURM_NTASKS", "3")]), place(2, 3, 4000));
         let torchrun = [("RANK", "1"), ("WORLD_SIZE", "4"), ("TORCHELASTIC_USE_AGENT_STORE", "True")];
         assert_eq!(with(&torchrun), place(1, 4, 4001));
+        assert_eq!(with(&[("RANK", "5"), ("WORLD_SIZE", "8"), ("LOCAL_RANK", "1")]).unwrap().local, 1);
         assert_eq!(with(&[("RANK", "0"), ("WORLD_SIZE", "1")]), None);
         assert_eq!(of(&[("SLURM_PROCID", "0"), ("SLURM_NTASKS", "8")]).unwrap(), None);
         assert_eq!(of(&[]).unwrap(), None);
