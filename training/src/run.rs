@@ -12,7 +12,7 @@ use crate::train::data::feed::Reading;
 use crate::train::data::{Corpora, settle};
 use crate::train::driver::{Driver, Options};
 use crate::train::folder::amendments;
-use crate::train::plan::{Holding, plan};
+use crate::train::plan::plan;
 use crate::train::ranks::join::join;
 use crate::train::ranks::place::Place;
 use crate::train::ranks::{Alone, Transport};
@@ -156,9 +156,7 @@ pub fn train(
     if place.is_none_or(|place| place.rank == 0) {
         tell(&recipe, &corpora);
         let ranks = place.map_or(1, |place| place.size);
-        plan(&recipe, ranks, args.workers, Holding::of(&recipe))?
-            .iter()
-            .for_each(|plan| eprintln!("plan of {plan}"));
+        plan(&recipe, ranks, args.workers)?.iter().for_each(|plan| eprintln!("plan of {plan}"));
     }
     let validation = args
         .validation

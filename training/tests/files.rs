@@ -280,7 +280,7 @@ fn the_plan_says_what_a_recipe_takes_and_refuses_a_device_that_is_too_small() {
     assert!(
         refused.status.code() == Some(2)
             && said.contains("the device has")
-            && said.contains("checkpointing saves"),
+            && said.contains("micro_batch = 1 saves"),
         "{said}"
     );
 }

@@ -1,18 +1,18 @@
 //! The memory plan of a recipe: what each stage takes on a rank, from configurations alone.
 //!
-//! Comes in: a recipe, the number of ranks and of workers, and how numbers are held. Goes out: bytes of weights, gradients, moments and activations, and, where a
-//! device cannot hold them, a refusal with what would help. No weights are loaded. Activations are counted for a sample with the most media and
-//! [`TEXT_ROWS`] rows of text; scores of attention are not, since they are not kept.
+//! Comes in: a recipe, the number of ranks and of workers. Goes out: what [`memory`] foretells of each stage, and, where a device or a host cannot hold it, a refusal with
+//! what would help. No weights are loaded. Activations are counted for a sample with the most media and [`TEXT_ROWS`] rows of text.
 
+use super::assemble;
+use super::memory::{self, Memory, Setting};
 use super::recipe::{Kind, Recipe, Stage};
-use super::{assemble, lora::Lora};
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, ensure};
 use std::fmt;
 use std::path::PathBuf;
 use utr_models::Config;
 use utr_models::anyres::MOST_SIDE;
 use utr_models::config::{TextConfig, VisionConfig};
-use utr_models::network::Picture;
+use utr_models::network::{Picture, Work};
 use utr_models::weights::table;
 
 /// Rows of text beside the media of a sample.
@@ -27,6 +27,9 @@ pub struct PlanArgs {
     /// Memory of one device, such as 80GiB; a stage that needs more is refused
     #[arg(long, value_parser = bytes)]
     pub device_memory: Option<u64>,
+    /// Memory of the host for each rank
+    #[arg(long, value_parser = bytes)]
+    pub host_memory: Option<u64>,
     /// Ranks that share an update
     #[arg(long, default_value_t = 1)]
     pub ranks: usize,
@@ -50,96 +53,78 @@ fn bytes(text: &str) -> Result<u64, String> {
     }
 }
 
-/// How numbers are held.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Holding {
-    /// Bytes of a weight and of an activation: 4 (f32) or 2 (bf16, with f32 masters of what moves).
-    pub width: u64,
-    /// Blocks keep their input alone and compute the rest again.
-    pub checkpointing: bool,
-}
-
-impl Holding {
-    /// As a recipe says.
-    pub fn of(recipe: &Recipe) -> Self {
-        let width = recipe.precision.dtype().size_in_bytes() as u64;
-        Self { width, checkpointing: recipe.checkpointing }
-    }
-}
-
-/// Bytes of one stage on one rank.
+/// What one stage takes on one rank.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Plan {
     /// The stage.
     pub stage: String,
-    /// Weights in all, and those that move.
-    pub parameters: [u64; 2],
-    /// Bytes of all weights, with the sums of adapters.
-    pub weights: u64,
-    /// Bytes of the f32 masters of what moves, where weights are narrower.
-    pub masters: u64,
-    /// Bytes of gradients: one process adds them up as they come; of several, each keeps those of all its micro-batches until they are added in order.
-    pub gradients: u64,
-    /// Bytes of this rank's share of both moments.
-    pub moments: u64,
-    /// Bytes of activations, without and with checkpointing.
-    pub activations: [u64; 2],
-    /// Whether the stage checkpoints.
+    /// Weights in all, and numbers that move.
+    pub parameters: [usize; 2],
+    /// Bytes without and with checkpointing.
+    pub memory: [Memory; 2],
+    /// Whether the recipe checkpoints.
     pub checkpointing: bool,
+    /// Bytes of a weight and of an activation.
+    pub width: usize,
 }
 
 impl Plan {
-    /// Bytes in all.
-    pub fn total(&self) -> u64 {
-        let activations = self.activations[usize::from(self.checkpointing)];
-        self.weights + self.masters + self.gradients + self.moments + activations
+    /// Bytes as the recipe says.
+    pub fn memory(&self) -> &Memory {
+        &self.memory[usize::from(self.checkpointing)]
     }
 
     /// Refuses what a device of so many bytes cannot hold, with what would help.
     ///
     /// # Errors
     /// The numbers, and for each way out what it would save.
-    pub fn fit(&self, device: u64, stage: &Stage, ranks: usize) -> Result<()> {
-        let total = self.total();
-        if total <= device {
-            return Ok(());
-        }
-        let mut ways = Vec::new();
+    pub fn fit_device(&self, device: u64, stage: &Stage) -> Result<()> {
+        let (needed, mut ways) = (self.memory().device(), Vec::new());
         if !self.checkpointing {
-            let saved = self.activations[0].saturating_sub(self.activations[1]);
-            ways.push(format!("checkpointing saves {}", Gib(saved)));
+            let saved = self.memory[0].device().saturating_sub(self.memory[1].device());
+            ways.push(format!("checkpointing = true saves {}", Gib(saved)));
+        }
+        if self.width > 2 {
+            ways.push(format!("precision = \"bf16\" leaves about {}", Gib(needed / 2)));
         }
         if stage.micro_batch > 1 {
-            let one = self.activations[usize::from(self.checkpointing)] / stage.micro_batch as u64;
-            ways.push(format!("micro_batch = 1 leaves {} of activations", Gib(one)));
+            let batch = needed - self.memory().parameters;
+            ways.push(format!("micro_batch = 1 saves {}", Gib(batch - batch / stage.micro_batch)));
         }
+        self.refuse(needed, device, "the device", &ways)
+    }
+
+    /// The same for the memory of the host, which has the gradients and the optimizer's state, shared out over `ranks`.
+    ///
+    /// # Errors
+    /// As [`Plan::fit_device`].
+    pub fn fit_host(&self, host: u64, stage: &Stage, ranks: usize) -> Result<()> {
+        let (Memory { gradients, moments, masters, .. }, mut ways) = (*self.memory(), Vec::new());
         if stage.accumulate > ranks {
-            let own = stage.accumulate.div_ceil(ranks);
-            ways.push(format!(
-                "{} ranks in place of {ranks} leave {} of moments and {} of gradients",
-                stage.accumulate,
-                Gib(self.moments * ranks as u64 / stage.accumulate as u64),
-                Gib(self.gradients / own as u64)
-            ));
+            let shared = (moments + masters) * ranks / stage.accumulate;
+            ways.push(format!("{} ranks leave {} of moments and masters", stage.accumulate, Gib(shared)));
         }
         if stage.kind == Kind::Tune && stage.lora.is_none() {
-            ways.push(format!(
-                "lora = {{ rank = 16, alpha = 32.0 }} leaves almost nothing of the {} of gradients and moments",
-                Gib(self.gradients + self.moments)
-            ));
+            ways.push("lora = { rank = 16, alpha = 32.0 } leaves almost nothing of these".into());
         }
-        bail!(
-            "stage {} needs {} on each rank and the device has {}; {}",
+        self.refuse(gradients + moments + masters, host, "the host", &ways)
+    }
+
+    fn refuse(&self, needed: usize, has: u64, who: &str, ways: &[String]) -> Result<()> {
+        let ways = if ways.is_empty() { "take a smaller network".to_owned() } else { ways.join("; ") };
+        ensure!(
+            needed as u64 <= has,
+            "stage {} needs {} on each rank and {who} has {}; {ways}",
             self.stage,
-            Gib(total),
-            Gib(device),
-            if ways.is_empty() { "take a smaller network".to_owned() } else { ways.join("; ") }
-        )
+            Gib(needed),
+            Gib(has as usize)
+        );
+        Ok(())
     }
 }
 
 /// Bytes for people.
-struct Gib(u64);
+struct Gib(usize);
 
 impl fmt::Display for Gib {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -153,22 +138,24 @@ impl fmt::Display for Gib {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [all, moving] = self.parameters.map(|n| n as f64 / 1e6);
-        let [kept, recomputed] = self.activations.map(Gib);
+        let Memory { parameters, gradients, moments, masters, .. } = *self.memory();
+        let activations = |m: &Memory| Gib(m.tower + m.decoder + m.step);
+        let [kept, recomputed] = self.memory.each_ref().map(activations);
         write!(
             f,
-            "{}: {all:.1} M weights, {moving:.1} M move; on each rank {}: weights {}",
-            self.stage,
-            Gib(self.total()),
-            Gib(self.weights)
+            "{}: {all:.1} M weights, {moving:.1} M move; on each rank, where it computes: ",
+            self.stage
         )?;
-        if self.masters > 0 {
-            write!(f, ", f32 masters {}", Gib(self.masters))?;
-        }
-        write!(f, ", gradients {}, moments {}", Gib(self.gradients), Gib(self.moments))?;
+        write!(f, "weights {}, ", Gib(parameters))?;
         match self.checkpointing {
-            true => write!(f, ", activations {recomputed} with checkpointing ({kept} without)"),
-            false => write!(f, ", activations {kept} ({recomputed} with checkpointing)"),
+            true => write!(f, "activations {recomputed} with checkpointing ({kept} without)")?,
+            false => write!(f, "activations {kept} ({recomputed} with checkpointing)")?,
         }
+        write!(f, "; in the host's memory: gradients {}, moments {}", Gib(gradients), Gib(moments))?;
+        if masters > 0 {
+            write!(f, ", f32 masters {}", Gib(masters))?;
+        }
+        Ok(())
     }
 }
 
@@ -208,26 +195,11 @@ fn shape(recipe: &Recipe) -> Result<Config> {
     Ok(Config { vision, text, feature_layers: vec![v[2]], image_token: 0, video_token: 1 })
 }
 
-/// Weights in all, those that move, and those that adapters sit on.
-fn parameters(config: &Config, stage: &Stage) -> [u64; 3] {
-    let (mut all, mut moving, mut adapted) = (0, 0, 0);
-    for (name, shape, _) in table(config) {
-        let count = shape.iter().product::<usize>() as u64;
-        all += count;
-        let projector = name.starts_with("multi_modal_projector");
-        let hit = |lora: &Lora| lora.hits(&name);
-        let moves = match (stage.kind, &stage.lora) {
-            (Kind::Align, _) => projector,
-            (Kind::Tune, Some(_)) => projector || name == "image_newline",
-            (Kind::Tune, None) => !name.contains("post_layernorm"),
-        };
-        moving += if moves { count } else { 0 };
-        if let Some(lora) = stage.lora.as_ref().filter(|lora| hit(lora)) {
-            adapted += count;
-            moving += (lora.rank * shape.iter().sum::<usize>()) as u64;
-        }
-    }
-    [all, moving, adapted]
+/// Numbers in the adapters of a stage.
+fn adapters(config: &Config, stage: &Stage) -> usize {
+    let Some(lora) = &stage.lora else { return 0 };
+    let hit = table(config).into_iter().filter(|(name, ..)| lora.hits(name));
+    hit.map(|(_, shape, _)| lora.rank * shape.iter().sum::<usize>()).sum()
 }
 
 /// Rows of the tower and of the decoder for the sample with the most media.
@@ -254,48 +226,40 @@ fn rows(config: &Config, stage: &Stage) -> [usize; 2] {
     [tower, (visual + TEXT_ROWS).min(most)]
 }
 
-/// Numbers that are kept for the way back, without and with checkpointing.
-fn activations(config: &Config, stage: &Stage) -> [u64; 2] {
-    let (v, t) = (&config.vision, &config.text);
-    let [tower, decoder] = rows(config, stage).map(|n| n as u64);
-    // Of a block: its input, what its norms, maps, nonlinearity and residual sums give.
-    let tower_block = (11 * v.hidden + 2 * v.intermediate) as u64;
-    let attention = 3 * t.heads * t.head_dim + 3 * t.kv_heads * t.head_dim;
-    let block = (6 * t.hidden + attention + 4 * t.intermediate) as u64;
-    let frozen = stage.kind == Kind::Align || stage.lora.is_some();
-    let (tower_layers, layers) = (v.layers as u64, t.layers as u64);
-    let projector = tower * (config.feature_channels() + 3 * t.hidden) as u64;
-    let head = 2 * TEXT_ROWS as u64 * t.vocab as u64;
-    let own = decoder * 2 * t.hidden as u64 + projector + head;
-    // A frozen tower keeps nothing, but for the block that it is at.
-    let kept = if frozen { tower_block } else { tower_block * tower_layers };
-    let inputs = if frozen { tower_block } else { tower_block + v.hidden as u64 * tower_layers };
-    [
-        own + tower * kept + decoder * block * layers,
-        own + tower * inputs + decoder * (block + t.hidden as u64 * layers),
-    ]
-}
-
-/// The plan of each stage.
+/// The plan of each stage, for a rank of `workers` threads.
 ///
 /// # Errors
 /// Configurations that cannot be read.
-pub fn plan(recipe: &Recipe, ranks: usize, workers: usize, holding: Holding) -> Result<Vec<Plan>> {
+pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> {
     let (config, ranks) = (shape(recipe)?, ranks.max(1));
+    let width = recipe.precision.dtype().size_in_bytes();
     let one = |stage: &Stage| {
-        let [all, moving, adapted] = parameters(&config, stage);
-        let own = stage.accumulate.div_ceil(ranks) as u64;
-        let at_once = own.min(workers.max(1) as u64);
-        let each = at_once * stage.micro_batch as u64 * holding.width;
+        let own = stage.accumulate.div_ceil(ranks);
+        let [patches, rows] = rows(&config, stage).map(|n| n * stage.micro_batch);
+        let work = Work { patches, rows, pairs: 0, targets: TEXT_ROWS * stage.micro_batch };
+        let moves = stage.kind == Kind::Tune && stage.lora.is_none();
+        let of = |checkpointing| Setting {
+            tower: moves,
+            decoder: moves,
+            adapters: adapters(&config, stage),
+            width,
+            checkpointing,
+            workers: workers.clamp(1, own),
+            ranks,
+        };
+        let moving = memory::moving(&config, &of(false));
+        let bytes = |checkpointing| {
+            let found = memory::memory(&config, &of(checkpointing), &work);
+            // Of several ranks each keeps the gradients of all its micro-batches until they are added in their order.
+            let gradients = if ranks > 1 { 4 * moving * own } else { found.gradients };
+            Memory { gradients, ..found }
+        };
         Plan {
             stage: stage.name.clone(),
-            parameters: [all, moving],
-            weights: (all + adapted) * holding.width,
-            masters: if holding.width < 4 { 4 * moving } else { 0 },
-            gradients: 4 * moving * if ranks == 1 { own.min(at_once + 1) } else { own },
-            moments: (8 * moving).div_ceil(ranks as u64),
-            activations: activations(&config, stage).map(|numbers| numbers * each),
-            checkpointing: holding.checkpointing,
+            parameters: [memory::count(&config, |_| true), moving],
+            memory: [bytes(false), bytes(true)],
+            checkpointing: recipe.checkpointing,
+            width,
         }
     };
     Ok(recipe.stages.iter().map(one).collect())
@@ -307,19 +271,19 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize, holding: Holding) -> 
 /// A recipe or configuration that cannot be read; a stage that the device cannot hold.
 pub fn run(args: &PlanArgs) -> Result<()> {
     let recipe = Recipe::load(&args.recipe)?;
-    let plans = plan(&recipe, args.ranks, args.workers, Holding::of(&recipe))?;
+    let plans = plan(&recipe, args.ranks, args.workers)?;
     plans.iter().for_each(|plan| println!("{plan}"));
-    match args.device_memory {
-        Some(device) => {
-            plans.iter().zip(&recipe.stages).try_for_each(|(p, stage)| p.fit(device, stage, args.ranks))
-        }
-        None => Ok(()),
+    for (plan, stage) in plans.iter().zip(&recipe.stages) {
+        args.device_memory.map_or(Ok(()), |device| plan.fit_device(device, stage))?;
+        args.host_memory.map_or(Ok(()), |host| plan.fit_host(host, stage, args.ranks))?;
     }
+    Ok(())
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::train::recipe::Precision;
     use std::path::Path;
 
     /// The published shapes of both parts.
@@ -344,25 +308,30 @@ mod tests {
     fn the_papers_recipe_is_planned_from_configurations_alone_and_refused_with_ways_out() {
         let folder = tempfile::tempdir().unwrap();
         let recipe = parts(folder.path());
-        let [align, tune] = &plan(&recipe, 64, 1, Holding { width: 4, checkpointing: false }).unwrap()[..]
-        else {
-            panic!("two stages")
-        };
+        let plans = |recipe: &Recipe| plan(recipe, 64, 1).unwrap();
+        let mut wide = recipe.clone();
+        (wide.precision, wide.checkpointing) = (Precision::F32, false);
+        let (narrow, wide) = (plans(&recipe), plans(&wide));
+        let [align, tune] = &wide[..] else { panic!("two stages") };
         // Qwen2-7B has 7.62 billion weights, the tower 0.41, the projector 3584 * (1152 + 3584 + 2).
         assert!((8.0e9..8.1e9).contains(&(tune.parameters[0] as f64)), "{tune}");
         assert_eq!(align.parameters[1], 3584 * (1152 + 3584 + 2));
-        assert_eq!(tune.moments, (tune.parameters[1] * 8).div_ceil(64));
-        assert_eq!(tune.gradients, tune.parameters[1] * 4 * 8);
-        assert!(tune.activations[1] * 4 < tune.activations[0]);
+        let Memory { gradients, moments, .. } = *tune.memory();
+        assert_eq!((moments, gradients), (tune.parameters[1] * 8 / 64, tune.parameters[1] * 4 * 8));
+        assert!(tune.memory[1].decoder * 4 < tune.memory[0].decoder);
         let stage = &recipe.stages[1];
-        let refusal = tune.fit(80 << 30, stage, 64).unwrap_err().to_string();
-        for words in ["80.0 GiB", "checkpointing saves", "512 ranks", "lora"] {
-            assert!(refusal.contains(words), "{refusal}");
+        let refusals = [
+            tune.fit_device(80 << 30, stage).unwrap_err().to_string(),
+            tune.fit_host(80 << 30, stage, 64).unwrap_err().to_string(),
+        ];
+        for words in ["80.0 GiB", "checkpointing = true saves", "bf16", "512 ranks", "lora"] {
+            assert!(refusals.iter().any(|refusal| refusal.contains(words)), "{refusals:?}");
         }
-        assert!(tune.fit(tune.total(), stage, 64).is_ok());
-        let narrow = plan(&recipe, 64, 1, Holding { width: 2, checkpointing: true }).unwrap();
-        assert_eq!((narrow[1].weights * 2, narrow[1].masters), (tune.weights, tune.parameters[1] * 4));
-        assert!(narrow[1].total() < tune.total());
+        assert!(tune.fit_device(tune.memory().device() as u64, stage).is_ok());
+        // The recipe as it is: half the width, and masters.
+        let found = narrow[1].memory();
+        assert!(narrow[1].checkpointing && found.parameters * 2 == tune.memory().parameters);
+        assert!(found.masters > 0 && found.device() * 2 < tune.memory().device());
     }
 
     #[test]
