@@ -53,8 +53,11 @@ impl DeviceChoice {
     /// Opens the device; `local` is the process's number among those of its machine, which take a device each. The text says what was taken where the choice
     /// was not the user's.
     pub fn open(self, local: usize) -> Result<(Device, Option<String>)> {
-        // A launcher may show each process its own device alone, as the first.
-        let own = || cuda(local).or_else(|reason| if local > 0 { cuda(0) } else { Err(reason) });
+        // A launcher may show each process its own device alone, as the first; where there is a second one, it did not.
+        let own = || {
+            let alone = local == 1 || local > 1 && cuda(1).is_err();
+            cuda(local).or_else(|reason| if alone { cuda(0) } else { Err(reason) })
+        };
         let said = |device: &Device| Some(format!("device: {:?}", device.location()));
         match self {
             Self::Cpu => Ok((Device::Cpu, None)),

@@ -19,6 +19,7 @@ use crate::train::gradient::clip_index;
 use crate::train::ranks::Alone;
 use crate::train::recipe::Recipe;
 use crate::world::conversations::world_sample;
+use crate::world::suite::Suite;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
@@ -70,13 +71,14 @@ pub struct Outcome {
 /// Runs `utr-train ablate`.
 pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     let study = Study::load(&args.study)?;
-    let base = Recipe::load(&study.base)?;
+    let recipe = Recipe::load(&study.base)?;
     let folder = args.output.join(&study.name);
     tell(&study)?;
     if args.dry_run {
         return Ok(());
     }
-    let from = begin(&base, &args.output.join(&base.name), args.workers, stop)?;
+    let from = begin(&recipe, &args.output.join(&recipe.name), args.workers, stop)?;
+    let base = digest(&from.join("model.safetensors"))?;
     let parts = pool::score(&study, &folder, args.workers, stop)?;
     // Seed by seed, so that a study that is stopped has whole comparisons.
     let jobs: Vec<(u64, &Arm)> =
@@ -84,12 +86,12 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     let alone = || rayon::ThreadPoolBuilder::new().num_threads(1).build().context("starting a worker");
     let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
         let (seed, arm) = jobs[n];
-        let mut recipe = study.recipe(&base, &from, arm, seed)?;
+        let mut recipe = study.recipe(&recipe, &from, arm, seed)?;
         if let (Some(part), Some(stage)) = (arm.pool, recipe.stages.first_mut()) {
             stage.only = parts.between(part);
         }
         let place = folder.join(&arm.name).join(seed.to_string());
-        let job = Job { study: &study, arm, seed, recipe, place };
+        let job = Job { study: &study, arm, seed, recipe, place, base: &base };
         pool.install(|| job.run(stop)).with_context(|| format!("arm {}, seed {seed}", arm.name))
     })?;
     report::write(&study, &outcomes, &parts, &folder)
@@ -124,6 +126,16 @@ fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result
     model.context("stopped; the same command goes on")
 }
 
+fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// SHA-256 of a file.
+fn digest(path: &Path) -> Result<String> {
+    let bytes = std::fs::read(path).with_context(|| format!("reading {}", path.display()))?;
+    Ok(hexadecimal(&Sha256::digest(bytes)))
+}
+
 fn options(workers: usize, plain: bool) -> Options {
     let (reading, corpora) = (Reading::default(), Corpora::default());
     let device = Device::Cpu;
@@ -137,14 +149,18 @@ struct Job<'a> {
     seed: u64,
     recipe: Recipe,
     place: PathBuf,
+    /// Hash of the weights it begins with.
+    base: &'a str,
 }
 
 impl Job<'_> {
     /// Trains and measures what is not done yet.
     fn run(&self, stop: &AtomicBool) -> Result<Outcome> {
         let measure = self.study.measure(self.arm)?;
-        let told = toml::to_string(&self.recipe)? + &toml::to_string(&measure)?;
-        let of: String = Sha256::digest(told).iter().map(|byte| format!("{byte:02x}")).collect();
+        let trained = hexadecimal(&Sha256::digest(toml::to_string(&self.recipe)? + self.base));
+        self.anew_unless(&trained)?;
+        let suite = Suite::load(&measure.suite)?.hash();
+        let of = hexadecimal(&Sha256::digest(trained + &toml::to_string(&measure)? + &suite));
         let path = self.place.join("outcome.json");
         if path.exists() {
             let text =
@@ -174,6 +190,16 @@ impl Job<'_> {
         Ok(outcome)
     }
 
+    /// Removes what was trained otherwise.
+    fn anew_unless(&self, trained: &str) -> Result<()> {
+        let (place, mark) = (&self.place, self.place.join("trained-as"));
+        if place.exists() && std::fs::read_to_string(&mark).ok().as_deref() != Some(trained) {
+            std::fs::remove_dir_all(place).with_context(|| format!("removing {}", place.display()))?;
+        }
+        std::fs::create_dir_all(place).with_context(|| format!("creating {}", place.display()))?;
+        Ok(write_atomic(&mark, |out| out.write_all(trained.as_bytes()))?)
+    }
+
     /// Mean supervised tokens of a training clip: in answers to questions, and in what is said beside them.
     fn supervised(&self, model: &Path) -> Result<[f64; 2]> {
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
@@ -183,7 +209,9 @@ impl Job<'_> {
         let mut sums = [0.0, 0.0];
         for i in 0..COUNTED {
             let (frames, _) = stage.frames[i as usize % stage.frames.len()];
-            let seed = clip_seed(Split::Train, clip_index(self.seed, 0, i));
+            let clip = clip_index(self.seed, 0, i);
+            let listed = stage.only.get((clip % stage.only.len().max(1) as u64) as usize);
+            let seed = clip_seed(Split::Train, *listed.unwrap_or(&clip));
             let sample = world_sample(seed, false, mix, world, frames);
             let example = encoder.example(&sample, &network.vision)?;
             for (n, branch) in example.branches.iter().enumerate() {

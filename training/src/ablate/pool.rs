@@ -1,13 +1,15 @@
 //! A pool of clips in the order of their temporal perplexity, for arms that train on a part of it.
 //!
-//! Comes in: a study with a pool. Goes out: `pool.jsonl`, each clip with its TPL under one fixed model, and the clips between two quantiles. What is scored is
-//! what would be trained: the clip's questions and what is said beside them. Training happens elsewhere.
+//! Comes in: a study with a pool. Goes out: `pool.jsonl`, each clip with its TPL under one fixed model, and the clips between two quantiles. Scored are a clip's questions
+//! alone: what is said beside them differs in length by lot, and would sort the clips by it. Twins and pieces of other lengths count as their clip. Nothing is
+//! trained here.
 
 use super::study::{Pool, Study};
 use crate::eval::work::spread;
-use crate::files::{read_jsonl, write_jsonl};
+use crate::files::{read_jsonl, write_atomic, write_jsonl};
 use crate::tpl::{Scorer, Single};
 use crate::train::gradient::clip_index;
+use crate::train::recipe::Stage;
 use crate::world::conversations::world_sample;
 use crate::world::{Split, clip_seed};
 use anyhow::{Context, Result};
@@ -55,20 +57,24 @@ impl Parts {
 /// Scores the pool of a study, or reads it where that was done.
 pub fn score(study: &Study, folder: &Path, workers: usize, stop: &AtomicBool) -> Result<Parts> {
     let Some(pool) = &study.pool else { return Ok(Parts::default()) };
-    let path = folder.join("pool.jsonl");
-    let mut scored: Vec<Scored> = if path.exists() { read_jsonl(&path)? } else { Vec::new() };
+    let stage = study.arms.first().map(|arm| study.stage(arm)).context("a study has arms")??;
+    let model = super::digest(&pool.model.join("model.safetensors"))?;
+    let told = toml::to_string(pool)? + &toml::to_string(&stage)? + &model;
+    let (path, mark) = (folder.join("pool.jsonl"), folder.join("pool-of"));
+    let known = path.exists() && std::fs::read_to_string(&mark).ok().as_deref() == Some(&told);
+    let mut scored: Vec<Scored> = if known { read_jsonl(&path)? } else { Vec::new() };
     if scored.len() != pool.clips {
-        scored = measure(study, pool, workers, stop)?;
+        scored = measure(&stage, pool, workers, stop)?;
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         write_jsonl(&path, &scored)?;
+        write_atomic(&mark, |out| out.write_all(told.as_bytes()))?;
     }
     scored.sort_by(|a, b| a.tpl.total_cmp(&b.tpl));
     Ok(Parts(scored))
 }
 
-fn measure(study: &Study, pool: &Pool, workers: usize, stop: &AtomicBool) -> Result<Vec<Scored>> {
-    let stage = study.arms.first().map(|arm| study.stage(arm)).context("a study has arms")??;
-    let (mix, world) = Study::world(&stage)?;
+fn measure(stage: &Stage, pool: &Pool, workers: usize, stop: &AtomicBool) -> Result<Vec<Scored>> {
+    let (mix, world) = Study::world(stage)?;
     let start = || {
         let threads = rayon::ThreadPoolBuilder::new().num_threads(1).build()?;
         Ok((Scorer::load(&pool.model, &Device::Cpu)?, threads))
@@ -76,7 +82,8 @@ fn measure(study: &Study, pool: &Pool, workers: usize, stop: &AtomicBool) -> Res
     spread(pool.clips, workers, stop, start, |(scorer, threads), n| {
         let clip = clip_index(0, STAGE, n as u64);
         let seed = clip_seed(Split::Train, clip);
-        let sample = world_sample(seed, false, mix, world, pool.frames);
+        let mut sample = world_sample(seed, false, mix, world, pool.frames);
+        sample.fills.clear();
         let score = threads.install(|| scorer.score(&sample, Single::Reduce, pool.draws, 0))?;
         Ok(Scored { clip, tpl: score.tpl, tpl_log: score.tpl_log })
     })

@@ -41,7 +41,7 @@ pub struct Results {
     pub study: Study,
     /// By arm.
     pub arms: Vec<Row>,
-    /// Of the correlated measure with the primary one, over the runs of all arms.
+    /// Of the correlated measure with the primary one, over the means of the arms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<Correlation>,
 }
@@ -50,7 +50,7 @@ pub struct Results {
 pub fn write(study: &Study, outcomes: &[Outcome], parts: &Parts, folder: &Path) -> Result<()> {
     let arms: Vec<Row> =
         study.arms.iter().map(|arm| row(study, arm, outcomes, parts)).collect::<Result<_>>()?;
-    let points = correlated(study, outcomes, parts);
+    let points = correlated(study, &arms);
     let correlation = Correlation::of(&points);
     let results = Results { study: study.clone(), arms, correlation };
     let keep = |name: &str, text: &str| {
@@ -100,17 +100,16 @@ fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<
     })
 }
 
-/// The correlated measure and the primary one, a point per run. `pool` is the TPL of what an arm was trained on.
-fn correlated(study: &Study, outcomes: &[Outcome], parts: &Parts) -> Vec<(f64, f64)> {
+/// The correlated measure and the primary one, a point per arm: means over its runs, which are not independent. `pool` is the TPL of what an arm was
+/// trained on.
+fn correlated(study: &Study, arms: &[Row]) -> Vec<(f64, f64)> {
     let Some(other) = &study.correlate else { return Vec::new() };
-    let point = |outcome: &Outcome| {
-        let x = match other.as_str() {
-            "pool" => parts.mean(study.arms.iter().find(|arm| arm.name == outcome.arm)?.pool?),
-            name => *outcome.scores.get(name)?,
-        };
-        Some((x, *outcome.scores.get(&study.primary)?))
+    let point = |row: &Row| {
+        let of = |name: &str| row.scores.get(name).map(|mean| mean.mean);
+        let x = if other == "pool" { row.pool_tpl } else { of(other) };
+        Some((x?, of(&study.primary)?))
     };
-    outcomes.iter().filter_map(point).collect()
+    arms.iter().filter_map(point).collect()
 }
 
 /// The primary measure first, then the others.
@@ -136,12 +135,18 @@ fn markdown(results: &Results) -> String {
     let cell = |mean: Option<&Mean>| {
         mean.map_or("-".to_string(), |m| {
             let [low, high] = m.interval;
-            format!("{:.3} [{low:.3}, {high:.3}]", m.mean)
+            match low < high {
+                true => format!("{:.3} [{low:.3}, {high:.3}]", m.mean),
+                false => format!("{:.3}", m.mean),
+            }
         })
     };
     let seeds = study.seeds.len();
-    text +=
-        &format!("\nMeans over {seeds} seeds with 95 % intervals (Student). `{}` decides.\n", study.primary);
+    text += &format!(
+        "\nMeans over {seeds} seeds with 95 % intervals (Student, over seeds: all runs share one base and one set of items). `{}` decides; \
+         nothing is corrected for the number of comparisons.\n",
+        study.primary
+    );
     let all: Vec<&Row> = results.arms.iter().collect();
     text += &head("measure", &all);
     for name in names(results) {
@@ -160,7 +165,7 @@ fn markdown(results: &Results) -> String {
     if let (Some(found), Some(other)) = (&results.correlation, &study.correlate) {
         let [low, high] = found.interval;
         text += &format!(
-            "\nPearson's correlation of `{other}` with `{}` over {} runs: {:.3} [{low:.3}, {high:.3}] (Fisher's z); Spearman's {:.3}.\n",
+            "\nPearson's correlation of `{other}` with `{}` over {} arms: {:.3} [{low:.3}, {high:.3}] (Fisher's z); Spearman's {:.3}.\n",
             study.primary, found.n, found.pearson, found.spearman
         );
     }

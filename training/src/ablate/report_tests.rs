@@ -1,7 +1,7 @@
 use super::*;
 
 fn study() -> Study {
-    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/components.toml"));
+    let text = std::fs::read_to_string(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/mix-ratio.toml"));
     let mut study: Study = toml::from_str(&text.unwrap()).unwrap();
     study.seeds = vec![1, 2, 3];
     study.primary = "order/ranked".into();
@@ -19,7 +19,7 @@ fn outcomes(study: &Study, gain: f64) -> Vec<Outcome> {
         clips: 100,
         scores: [
             ("order/ranked".to_string(), 0.5 + 0.1 * seed as f64 + gain * n as f64),
-            ("tpl/utr".to_string(), seed as f64),
+            ("tpl/utr".to_string(), (seed + n as u64) as f64),
         ]
         .into(),
     };
@@ -41,12 +41,12 @@ fn differences_are_taken_within_seeds() {
 fn everything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let study = study();
-    write(&study, &outcomes(&study, 0.0), &Parts::default(), folder.path()).unwrap();
+    write(&study, &outcomes(&study, 0.02), &Parts::default(), folder.path()).unwrap();
     let text = std::fs::read_to_string(folder.path().join("results.md")).unwrap();
     for arm in &study.arms {
         assert!(text.contains(&arm.name));
     }
-    // Without a gain of the arms, seeds alone decide both measures: they go together.
+    // Both measures grow from arm to arm.
     assert!(text.contains("1.000 [1.000, 1.000]") && text.contains("Spearman's 1.000"), "{text}");
     for figure in ["primary.svg", "difference.svg", "correlation.svg"] {
         assert!(std::fs::read_to_string(folder.path().join(figure)).unwrap().contains("<svg"), "{figure}");

@@ -181,7 +181,7 @@ fn trajectories(model: &Path, measure: &Measure, world: &WorldConfig, stop: &Ato
             absent_object((&clip, &clip), &names, (&listing.words(clip.frames), Wording::Short), &mut rng)
         {
             let reply = voice.reply(&turn.question, REPLY_TOKENS)?;
-            shares.add("invented", !parse_all(&reply).unwrap_or_default().is_empty());
+            shares.add("invented", reply.contains("<id"));
         }
         let present = clip.tracks.choose(&mut rng);
         let asked = present.and_then(|t| utr_turn(&clip, t, QueryFrame::Random, &listing, &mut rng));

@@ -107,7 +107,11 @@ impl Batch<'_> {
                 }
                 let (share, term) = match self.share(i) {
                     Ok((share, term)) => (Ok(share), Some(term)),
-                    Err(error) => (Err(error), None),
+                    Err(error) => {
+                        // What comes after it is not wanted any more.
+                        next.store(range.end, Ordering::Relaxed);
+                        (Err(error), None)
+                    }
                 };
                 if let Ok(mut done) = done.lock() {
                     done.shares[i - range.start] = Some(share);
@@ -202,7 +206,10 @@ impl Batch<'_> {
         let mut shown: Vec<(&String, &Example)> = ids.iter().zip(examples).collect();
         shown.sort_by_key(|(_, example)| !example.pictures.is_empty());
         let shown = shown.into_iter().filter_map(|(id, e)| Some((id, e.patches.as_ref()?)));
-        let get = |(id, patches): (&String, &Tensor)| cache.get(id, patches, &self.network.vision);
+        let device = self.network.decoder.device();
+        let get = |(id, patches): (&String, &Tensor)| {
+            cache.get(id, &patches.to_device(device)?, &self.network.vision)
+        };
         let all = shown.map(get).collect::<Result<Vec<_>>>()?;
         Ok(if all.is_empty() { None } else { Some(Tensor::cat(&all, 0)?) })
     }

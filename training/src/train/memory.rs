@@ -33,7 +33,8 @@ pub struct Setting {
 pub struct Memory {
     /// Weights that the network computes with.
     pub parameters: usize,
-    /// Gradients: the sum of an update's, and one for each worker beside it.
+    /// Gradients of a process alone: the sum of an update's, and one for each worker beside it. (Of several ranks each keeps all of its own, see
+    /// [`super::plan`].)
     pub gradients: usize,
     /// First and second moments.
     pub moments: usize,

@@ -331,7 +331,7 @@ impl AdamW {
         let narrow = self.vars.iter().any(|var| var.dtype() != DType::F32);
         for (i, ((name, var), owner)) in self.names.iter().zip(&self.vars).zip(&self.owners).enumerate() {
             let tensor = match narrow {
-                false => var.as_detached_tensor(),
+                false => var.as_detached_tensor().to_device(&Device::Cpu)?,
                 true => {
                     let master = i.checked_sub(self.own.start).and_then(|i| self.masters.get(i));
                     let mut data = master.cloned().unwrap_or_else(|| vec![0.0; var.elem_count()]);

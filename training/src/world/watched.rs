@@ -81,7 +81,8 @@ fn thinned(fine: ClipTracks, frames: u32) -> ClipTracks {
         track.boxes = whole.map(|b| TrackBox { frame: step(b.frame), ..*b }).collect();
         let actions = track.actions.iter();
         track.actions = actions
-            .map(|a| TrackAction { start: step(a.start), end: step(a.end), text: a.text.clone() })
+            .map(|a| TrackAction { start: step(a.start + FINER - 1), end: step(a.end), text: a.text.clone() })
+            .filter(|a| a.start <= a.end)
             .collect();
     }
     clip.tracks.retain(|track| !track.boxes.is_empty());

@@ -191,8 +191,7 @@ fn turns(conversation: &Conversation) -> Result<Vec<Turn>, String> {
         if question.matches(PLACEHOLDER).count() == 1 && !question.starts_with(PLACEHOLDER) {
             question = format!("{PLACEHOLDER}\n{}", question.replace(PLACEHOLDER, "").trim());
         }
-        let answer = answer.value.replace(NOISE, "").trim().to_owned();
-        turns.push(Turn { question: question.trim().to_owned(), answer });
+        turns.push(Turn { question, answer: answer.value.replace(NOISE, "") });
     }
     if turns.is_empty() { Err("no question with an answer".into()) } else { Ok(turns) }
 }
