@@ -187,7 +187,8 @@ impl Job<'_> {
         write_atomic(&path, |out| out.write_all(text.as_bytes()))?;
         let primary = outcome.scores.get(&self.study.primary).copied().unwrap_or(f64::NAN);
         eprintln!("{} seed {}: {} {:.3}", self.arm.name, self.seed, self.study.primary, primary);
-        Ok(outcome)
+        // As the next run will read it.
+        Ok(serde_json::from_str(&text)?)
     }
 
     /// Removes what was trained otherwise.

@@ -68,6 +68,8 @@ pub fn score(study: &Study, folder: &Path, workers: usize, stop: &AtomicBool) ->
         std::fs::create_dir_all(folder).with_context(|| format!("creating {}", folder.display()))?;
         write_jsonl(&path, &scored)?;
         write_atomic(&mark, |out| out.write_all(told.as_bytes()))?;
+        // As the next run will read them.
+        scored = read_jsonl(&path)?;
     }
     scored.sort_by(|a, b| a.tpl.total_cmp(&b.tpl));
     Ok(Parts(scored))

@@ -1,3 +1,5 @@
+//! Tests of [`super`]: differences within seeds, and what is written.
+
 use super::*;
 
 fn study() -> Study {
