@@ -82,9 +82,9 @@ fn a_study_gives_the_same_numbers_however_it_is_run() {
 
     let json: serde_json::Value = serde_json::from_slice(&results("one")).unwrap();
     for arm in json["arms"].as_array().unwrap() {
-        // Two of the 60 tokens beside the questions are a matter of lots over 300 clips.
+        // Four clips over and over: the lots of their last turns do not even out, and are at most a turn's tokens off.
         let beside = arm["supervised"][1].as_f64().unwrap();
-        assert!((beside - 60.0).abs() < 8.0, "{arm}");
+        assert!((20.0..150.0).contains(&beside), "{arm}");
         for name in ["order/ranked", "pictures/ranked", "longer/16", "tpl/utr", "invented", "found", "iou"] {
             assert!(arm["scores"][name]["mean"].as_f64().is_some_and(f64::is_finite), "{name}: {arm}");
             assert!(table.contains(name));
