@@ -10,6 +10,11 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use utr_models::{Error, Result, atomic};
 
+/// Bytes as hexadecimal digits, such as those of a hash.
+pub fn hexadecimal(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
 /// Reads a JSON-lines file; blank lines are skipped.
 ///
 /// # Errors

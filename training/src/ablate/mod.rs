@@ -10,7 +10,7 @@ pub mod score;
 pub mod study;
 
 use crate::eval::work::spread;
-use crate::files::write_atomic;
+use crate::files::{hexadecimal, write_atomic};
 use crate::train::data::Corpora;
 use crate::train::data::feed::Reading;
 use crate::train::driver::{Driver, Options};
@@ -124,10 +124,6 @@ fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result
     let options = options(workers, false);
     let model = Driver::new(base, run, options, Box::new(Alone), stop)?.train(None)?;
     model.context("stopped; the same command goes on")
-}
-
-fn hexadecimal(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// SHA-256 of a file.

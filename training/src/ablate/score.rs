@@ -13,6 +13,7 @@
 
 use super::study::Measure;
 use crate::eval::voice::Voice;
+use crate::eval::world::drawn;
 use crate::queries::absent::absent_object;
 use crate::queries::trajectory::{Trajectory, parse_all, quantize_box};
 use crate::queries::wording::Wording;
@@ -33,11 +34,8 @@ use rand::seq::IndexedRandom;
 use rand_chacha::ChaCha8Rng;
 use std::collections::BTreeMap;
 use std::path::Path;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::time::Instant;
 use utr_models::Network;
-use utr_runtime::capture::{Frame, Stamp};
 use utr_runtime::decode::KvPrecision;
 
 /// Named numbers of one model.
@@ -176,7 +174,7 @@ fn trajectories(model: &Path, measure: &Measure, world: &WorldConfig, stop: &Ato
         let first = rng.random_range(0..=STEPS - measure.frames);
         let clip = world_tracks(&script, "c", FRAME_SIZE, first, measure.frames);
         voice.clear();
-        voice.see(&filmed(&script, first, measure.frames))?;
+        voice.see(&drawn(&script, first, measure.frames))?;
         if let Some((turn, _)) =
             absent_object((&clip, &clip), &names, (&listing.words(clip.frames), Wording::Short), &mut rng)
         {
@@ -199,16 +197,6 @@ fn trajectories(model: &Path, measure: &Measure, world: &WorldConfig, stop: &Ato
         scores.insert("iou".into(), overlaps.iter().sum::<f64>() / overlaps.len() as f64);
     }
     Ok(scores)
-}
-
-fn filmed(script: &crate::world::Script, first: usize, frames: usize) -> Vec<Arc<Frame>> {
-    let mut renderer = Renderer::new(script, FRAME_SIZE);
-    let captured = Instant::now();
-    let frame = |i: usize| {
-        let stamp = Stamp { index: i, pts_ms: i as u64 * 250 };
-        Arc::new(Frame { stamp, captured, image: renderer.frame((first + i) as f32) })
-    };
-    (0..frames).map(frame).collect()
 }
 
 /// Mean intersection over union of the told boxes with the true ones, over the frames that the true answer lists.

@@ -13,7 +13,7 @@ use crate::stats::wilson;
 use crate::world::ceilings::Ceilings;
 use crate::world::questions::Kind as Form;
 use crate::world::suite::{Suite, SuitePair};
-use crate::world::{Posed, Renderer, Skill, grade};
+use crate::world::{Posed, Renderer, Script, Skill, grade};
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::path::{Path, PathBuf};
@@ -198,13 +198,18 @@ fn predict(voice: &mut Voice, clips: Option<&Path>, pair: &SuitePair) -> Result<
 
 /// The frames of an item as the runtime captures them.
 pub fn frames(posed: &Posed) -> Vec<Arc<Frame>> {
-    let mut renderer = Renderer::new(&posed.script, FRAME_SIZE);
+    drawn(&posed.script, 0, FRAMES)
+}
+
+/// The steps `first..first + count` of a clip as the runtime captures frames.
+pub fn drawn(script: &Script, first: usize, count: usize) -> Vec<Arc<Frame>> {
+    let mut renderer = Renderer::new(script, FRAME_SIZE);
     let captured = Instant::now();
     let frame = |t: usize| {
         let stamp = Stamp { index: t, pts_ms: t as u64 * 250 };
-        Arc::new(Frame { stamp, captured, image: renderer.frame(t as f32) })
+        Arc::new(Frame { stamp, captured, image: renderer.frame((first + t) as f32) })
     };
-    (0..FRAMES).map(frame).collect()
+    (0..count).map(frame).collect()
 }
 
 /// The frames of the clip called `id` of a world folder, sampled uniformly from its file.

@@ -68,7 +68,7 @@ impl Features {
         hasher.update(&self.weights);
         hasher.update(id);
         hash(&mut hasher, patches)?;
-        let key: String = hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect();
+        let key: String = crate::files::hexadecimal(&hasher.finalize());
         let poisoned = || anyhow!("a worker panicked while it kept features");
         let known = self.held.lock().map_err(|_| poisoned())?.features.get(&key).cloned();
         if let Some(features) = known {

@@ -125,7 +125,7 @@ fn digest(records: &[Record]) -> String {
         }
         record.turns.iter().flat_map(|turn| [&turn.question, &turn.answer]).for_each(|text| add(text));
     }
-    hasher.finalize().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::files::hexadecimal(&hasher.finalize())
 }
 
 /// Checks a conversation and moves its placeholders.
