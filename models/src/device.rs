@@ -55,8 +55,10 @@ impl DeviceChoice {
     pub fn open(self, local: usize) -> Result<(Device, Option<String>)> {
         // A launcher may show each process its own device alone, as the first; where there is a second one, it did not.
         let own = || {
-            let alone = local == 1 || local > 1 && cuda(1).is_err();
-            cuda(local).or_else(|reason| if alone { cuda(0) } else { Err(reason) })
+            let alone = |reason: &str| {
+                reason.starts_with("no CUDA device ") && (local == 1 || local > 1 && cuda(1).is_err())
+            };
+            cuda(local).or_else(|reason| if alone(&reason) { cuda(0) } else { Err(reason) })
         };
         let said = |device: &Device| Some(format!("device: {:?}", device.location()));
         match self {

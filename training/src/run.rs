@@ -57,7 +57,7 @@ pub struct TrainArgs {
     /// Where it runs: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Threads; each trains on its own clips. A CUDA device has one
+    /// Threads; each trains on its own clips. With a CUDA device they only step the optimizer
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
     /// How data on disk are read
@@ -153,10 +153,12 @@ pub fn train(
 ) -> Result<Option<PathBuf>> {
     let mut recipe = Recipe::load(&args.recipe)?;
     let corpora = settle(&mut recipe)?;
+    let device = opened(args.device, place)?;
     if place.is_none_or(|place| place.rank == 0) {
         tell(&recipe, &corpora);
         let ranks = place.map_or(1, |place| place.size);
-        plan(&recipe, ranks, args.workers)?.iter().for_each(|plan| eprintln!("plan of {plan}"));
+        let computing = if device.is_cpu() { args.workers } else { 1 };
+        plan(&recipe, ranks, computing)?.iter().for_each(|plan| eprintln!("plan of {plan}"));
     }
     let validation = args
         .validation
@@ -168,7 +170,6 @@ pub fn train(
         Some(place) => Box::new(join(place, Duration::from_secs(args.rank_timeout))?),
         None => Box::new(Alone),
     };
-    let device = opened(args.device, place)?;
     let reading = Reading { workers: args.reading.read_workers, queue: args.reading.read_queue };
     let (workers, amend, log_every) = (args.workers, args.amend, args.log_every);
     let options = Options { workers, amend, log_every, device, plain: false, validation, reading, corpora };

@@ -77,7 +77,10 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     if args.dry_run {
         return Ok(());
     }
-    let from = begin(&recipe, &args.output.join(&recipe.name), args.workers, stop)?;
+    let from = match &study.from {
+        Some(model) => model.clone(),
+        None => begin(&recipe, &args.output.join(&recipe.name), args.workers, stop)?,
+    };
     let base = digest(&from.join("model.safetensors"))?;
     let parts = pool::score(&study, &folder, args.workers, stop)?;
     // Seed by seed, so that a study that is stopped has whole comparisons.

@@ -4,6 +4,7 @@
 //!
 //! * `order/ranked`, `scene/ranked`: items of minimal pairs whose right answer is likelier (per token) than that of the twin; chance 0.5
 //! * `order/said`, `scene/said`: items whose right answer is word for word what greedy decoding says
+//! * `order/margin`, `scene/margin`: by how much it is likelier, in nats per token; moves before answers turn
 //! * `skill/NAME`: the same as `ranked`, per skill; `longer/N`: `order/ranked` on clips of N frames; `held-out`: items of combinations never seen
 //! * `pictures/ranked`: questions about single pictures, the right answer against another colour or place
 //! * `tpl/utr|caption|skills`: mean log TPL of such answers
@@ -46,20 +47,32 @@ const FIRST: u64 = 1 << 52;
 /// Longest reply to a question for a trajectory, in tokens.
 const REPLY_TOKENS: usize = 160;
 
-/// Counts of things that are true.
+/// Sums of numbers, or of things that are true.
 #[derive(Default)]
-struct Shares(BTreeMap<String, (usize, usize)>);
+struct Shares(BTreeMap<String, (f64, usize)>);
 
 impl Shares {
     fn add(&mut self, name: &str, right: bool) {
-        let (yes, all) = self.0.entry(name.to_string()).or_default();
-        *yes += usize::from(right);
+        self.sum(name, f64::from(u8::from(right)));
+    }
+
+    fn sum(&mut self, name: &str, value: f64) {
+        let (sum, all) = self.0.entry(name.to_string()).or_default();
+        *sum += value;
         *all += 1;
     }
 
     fn means(self) -> impl Iterator<Item = (String, f64)> {
-        self.0.into_iter().map(|(name, (right, all))| (name, right as f64 / all as f64))
+        self.0.into_iter().map(|(name, (sum, all))| (name, sum / all as f64))
     }
+}
+
+/// What a question tells about a model.
+struct Asked {
+    /// Log likelihood per token of the right answer less that of the other.
+    margin: f64,
+    /// Whether the right answer is what greedy decoding says.
+    said: bool,
 }
 
 /// A model and the tools to ask it by likelihood.
@@ -88,14 +101,13 @@ pub fn score(model: &Path, measure: &Measure, world: &WorldConfig, stop: &Atomic
 }
 
 impl Judge<'_> {
-    /// Whether the right answer is likelier than the other, and whether it is what greedy decoding says.
-    fn asked(&self, sample: &Sample) -> Result<[bool; 2]> {
+    fn asked(&self, sample: &Sample) -> Result<Asked> {
         ensure!(!self.stop.load(Ordering::Relaxed), "stopped; the same command goes on");
         let example = self.encoder.example(sample, &self.network.vision)?;
         let nll = self.network.nll(std::slice::from_ref(&example))?;
         let says = self.network.says(std::slice::from_ref(&example))?;
         let [_, right, other, ..] = nll[..] else { anyhow::bail!("two answers have two likelihoods") };
-        Ok([right < other, says.get(1).copied().unwrap_or_default()])
+        Ok(Asked { margin: other - right, said: says.get(1).copied().unwrap_or_default() })
     }
 
     fn pairs(&self, shares: &mut Shares) -> Result<()> {
@@ -110,8 +122,10 @@ impl Judge<'_> {
                     let Some(sample) = show(self.measure.frames).filter(|_| fits(self.measure.frames)) else {
                         continue;
                     };
-                    let [ranked, said] = self.asked(&sample)?;
+                    let Asked { margin, said } = self.asked(&sample)?;
+                    let ranked = margin > 0.0;
                     let group = if skill.is_order() { "order" } else { "scene" };
+                    shares.sum(&format!("{group}/margin"), margin);
                     shares.add(&format!("{group}/ranked"), ranked);
                     shares.add(&format!("{group}/said"), said);
                     shares.add(&format!("skill/{}", skill.word()), ranked);
@@ -120,7 +134,7 @@ impl Judge<'_> {
                     }
                     for &frames in self.measure.longer.iter().filter(|_| skill.is_order()) {
                         if let Some(sample) = show(frames) {
-                            shares.add(&format!("longer/{frames}"), self.asked(&sample)?[0]);
+                            shares.add(&format!("longer/{frames}"), self.asked(&sample)?.margin > 0.0);
                         }
                     }
                 }
@@ -146,8 +160,8 @@ impl Judge<'_> {
                 window: None,
             };
             let Some(sample) = rivals(item, &one) else { continue };
-            let [ranked, said] = self.asked(&sample)?;
-            shares.add("pictures/ranked", ranked);
+            let Asked { margin, said } = self.asked(&sample)?;
+            shares.add("pictures/ranked", margin > 0.0);
             shares.add("pictures/said", said);
         }
         Ok(())

@@ -23,6 +23,9 @@ pub struct Study {
     pub question: String,
     /// Recipe that makes the weights which all arms begin from.
     pub base: PathBuf,
+    /// Model folder with what that recipe came to, so that it need not be run again; without one it is run first.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub from: Option<PathBuf>,
     /// Each arm is trained once per seed; runs of one seed see the same clips and questions.
     pub seeds: Vec<u64>,
     /// The arm that the others are compared with.

@@ -33,7 +33,7 @@ pub struct ProbeArgs {
     /// Folder that the conversations' media paths start from
     #[arg(long, value_name = "DIR")]
     pub media_root: Option<PathBuf>,
-    /// Samples drawn at random; all where there are fewer. Of a suite's pair one twin is drawn, so that samples are independent
+    /// Samples drawn at random; all where there are fewer. Of a suite's pair one twin is drawn, of conversations one per video, so that samples are independent
     #[arg(long, value_name = "N", default_value_t = 200, value_parser = at_least_two)]
     pub samples: usize,
     /// Frames taken uniformly from each clip

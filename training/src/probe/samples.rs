@@ -1,6 +1,6 @@
 //! Which clips are looked at.
 //!
-//! Comes in: a data file and how many samples are wanted. Goes out: a random choice of them, in the data's order, each read when it is asked for. Samples
+//! Comes in: a data file and how many samples are wanted. Goes out: a random choice of them, each of another clip, read when it is asked for. Samples
 //! without a clip (text, single pictures) are left out before the draw. Nothing is scored.
 
 use super::ProbeArgs;
@@ -13,7 +13,8 @@ use crate::world::Skill;
 use crate::world::suite::Suite;
 use anyhow::{Context, Result, ensure};
 use rand::Rng;
-use rand::seq::index;
+use rand::seq::{SliceRandom, index};
+use std::collections::HashSet;
 use std::path::PathBuf;
 use utr_runtime::sample::uniform_indices;
 
@@ -65,6 +66,13 @@ impl Samples {
             ensure!(!clips.is_empty(), "{data} holds {count} conversations, none of them about a video");
             if clips.len() < count {
                 eprintln!("{} samples without a video were left out", count - clips.len());
+            }
+            // Conversations about one video would count as independent samples: each video has one, drawn by lot.
+            clips.shuffle(&mut generator(args.seed, "videos"));
+            let (mut seen, all) = (HashSet::new(), clips.len());
+            clips.retain(|r| r.as_ref().is_some_and(|r| seen.insert(r.media.clone())));
+            if clips.len() < all {
+                eprintln!("{} further conversations about the same videos were left out", all - clips.len());
             }
             let chosen = draw(clips.len());
             Origin::Talk(chosen.into_iter().filter_map(|i| clips.get_mut(i)?.take()).collect(), root)

@@ -68,7 +68,7 @@ pub struct Message {
 }
 
 /// What a record shows.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub enum Media {
     /// A clip, below the media root.
     Video(String),

@@ -39,7 +39,7 @@ use utr_models::weights::{self, Weights};
 pub struct Options {
     /// Where weights, examples and products are. The optimizer's moments stay with the CPU.
     pub device: Device,
-    /// Threads of this rank; each trains on its own clips. A CUDA device has one.
+    /// Threads of this rank; each trains on its own clips. With a CUDA device they only step the optimizer.
     pub workers: usize,
     /// Takes a changed recipe and writes the change down.
     pub amend: bool,
@@ -59,6 +59,7 @@ pub struct Options {
 pub struct Driver<'a> {
     recipe: &'a Recipe,
     run: PathBuf,
+    /// One thread each. All step the optimizer; on a device the first alone computes.
     pools: Vec<rayon::ThreadPool>,
     options: Options,
     ranks: Box<dyn Transport>,
@@ -117,9 +118,14 @@ impl<'a> Driver<'a> {
             );
         }
         let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build();
-        let workers = if options.device.is_cpu() { options.workers.max(1) } else { 1 };
-        let pools = (0..workers).map(pool).collect::<Result<_, _>>().context("starting workers")?;
+        let pools =
+            (0..options.workers.max(1)).map(pool).collect::<Result<_, _>>().context("starting workers")?;
         Ok(Self { recipe, run: run.to_path_buf(), pools, options, ranks, stop })
+    }
+
+    fn computing(&self) -> &[rayon::ThreadPool] {
+        let count = if self.options.device.is_cpu() { self.pools.len() } else { 1 };
+        self.pools.get(..count).unwrap_or_default()
     }
 
     /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind.
@@ -135,7 +141,11 @@ impl<'a> Driver<'a> {
     fn stages(&mut self, only: Option<Kind>) -> Result<Option<PathBuf>> {
         let told = format!("{}\n{only:?}\n{}", env!("CARGO_PKG_VERSION"), toml::to_string(self.recipe)?);
         agree(&mut *self.ranks, "the recipe, the command or the program's version", &Sha256::digest(told))?;
-        if self.ranks.rank() == 0 {
+        let claimed = match self.ranks.rank() {
+            0 => Some(folder::claim(&self.run)?),
+            _ => None,
+        };
+        if claimed.is_some() {
             folder::begin(self.recipe, &self.run, self.options.amend)?;
         }
         barrier(&mut *self.ranks)?;
@@ -216,7 +226,7 @@ impl<'a> Driver<'a> {
     /// Trains one stage from a checkpoint; returns its last checkpoint and whether it was stopped.
     fn stage(&mut self, stage: &Stage, model: &Path, state: &mut State) -> Result<(PathBuf, bool)> {
         let mut training = self.load(stage, model, state)?;
-        let own = flops::ceiling(&self.options.device, &self.pools)?;
+        let own = flops::ceiling(&self.options.device, self.recipe.precision.dtype(), &self.pools)?;
         let ceiling = exchange_numbers(&mut *self.ranks, &[own])?.iter().flatten().sum::<f64>();
         let mut report = match self.ranks.rank() {
             0 => Some(Report::open(&self.run, stage, state, &self.options)?),
@@ -278,7 +288,7 @@ impl<'a> Driver<'a> {
         let stage = training.stage;
         let validation = match &self.options.validation {
             Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
-                v.run(&training.network, &training.encoder, &self.pools)?
+                v.run(&training.network, &training.encoder, self.computing())?
             }
             _ => BTreeMap::new(),
         };
@@ -334,10 +344,9 @@ impl<'a> Driver<'a> {
     /// One update: this rank's micro-batches, the sum of all, this rank's variables, everybody's variables.
     fn update(&mut self, training: &mut Training<'_>, state: &State) -> Result<Update> {
         let stage = training.stage;
-        let ranks = &mut *self.ranks;
-        let place = Shard { index: ranks.rank(), of: ranks.size() };
+        let place = Shard { index: self.ranks.rank(), of: self.ranks.size() };
         let (shares, terms) =
-            self.batch(training, state).shares(place.range(stage.accumulate), &self.pools)?;
+            self.batch(training, state).shares(place.range(stage.accumulate), self.computing())?;
         let ranks = &mut *self.ranks;
         let mut mine = vec![f64::from(u8::from(self.stop.load(Ordering::Relaxed)))];
         mine.extend(shares.iter().flat_map(|s| [s.loss, s.weight, s.tokens as f64, s.flops]));

@@ -41,12 +41,12 @@ const MEASURE: Duration = Duration::from_millis(120);
 /// Side of the products on a GPU, where only large ones reach full speed.
 const DEVICE_SIDE: usize = 4096;
 
-/// Operations per second of f32 matrix products: on a GPU its own, on the CPU those of all one-thread `pools` at once.
-pub fn ceiling(device: &Device, pools: &[rayon::ThreadPool]) -> Result<f64> {
+/// Operations per second of matrix products: on a GPU its own in `dtype`, on the CPU those of all one-thread `pools` at once, in f32.
+pub fn ceiling(device: &Device, dtype: DType, pools: &[rayon::ThreadPool]) -> Result<f64> {
     if device.is_cpu() {
         return Ok(threads(pools));
     }
-    let x = Tensor::ones((DEVICE_SIDE, DEVICE_SIDE), DType::F32, device)?;
+    let x = Tensor::ones((DEVICE_SIDE, DEVICE_SIDE), dtype, device)?;
     let mut fastest = Duration::MAX;
     // The first products load the library.
     for _ in 0..6 {
@@ -147,6 +147,6 @@ mod tests {
     #[test]
     fn the_ceiling_of_this_machine_is_measured() {
         let pool = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
-        assert!(ceiling(&Device::Cpu, &[pool]).unwrap() > 1e8);
+        assert!(ceiling(&Device::Cpu, DType::F32, &[pool]).unwrap() > 1e8);
     }
 }

@@ -1,13 +1,34 @@
 //! The run folder: where a run begins or goes on, and the recipe that it is tied to.
 //!
-//! Comes in: a recipe and a folder. Goes out: `start/` (the model that the run begins with), `recipe.toml`, `amendments.txt`, and the place to go on
+//! Comes in: a recipe and a folder. Goes out: `lock` (one process at a time), `start/` (the model that the run begins with), `recipe.toml`, `amendments.txt`, and the place to go on
 //! from. Checkpoints are written elsewhere; nothing is trained here.
 
 use super::checkpoint::{self, State};
 use super::recipe::Recipe;
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result, bail, ensure};
+use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
 use utr_models::atomic;
+
+/// Makes the folder, where it is new, and keeps every other process out of it until the returned file is dropped or this process ends.
+///
+/// # Errors
+/// Another process trains there.
+pub fn claim(run: &Path) -> Result<File> {
+    std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
+    let path = run.join("lock");
+    let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => bail!(
+            "{} is being trained by another process, which holds {}; stop it, or name another folder with --output",
+            run.display(),
+            path.display()
+        ),
+        // A file system without locks, such as some network mounts.
+        Err(TryLockError::Error(_)) => Ok(file),
+    }
+}
 
 /// The model that a run began with; its files besides the weights belong to every checkpoint.
 pub fn start(run: &Path) -> PathBuf {
@@ -22,10 +43,9 @@ pub fn place(run: &Path) -> Result<(PathBuf, State)> {
     }
 }
 
-/// Makes the folder, where it is new, and ties it to its recipe, so that a bundle names the recipe that made it. Another recipe is refused as
+/// Ties a folder to its recipe, so that a bundle names the recipe that made it. Another recipe is refused as
 /// far as the run has come, or taken with `amend` and the change written down.
 pub fn begin(recipe: &Recipe, run: &Path, amend: bool) -> Result<()> {
-    std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
     let (_, state) = place(run)?;
     let path = run.join("recipe.toml");
     let begun = start(run).join("model.safetensors").exists();
@@ -62,4 +82,20 @@ pub fn amendments(run: &Path) -> Result<String> {
         return Ok(String::new());
     }
     std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_folder_has_one_trainer_at_a_time() {
+        let root = tempfile::tempdir().unwrap();
+        let run = root.path().join("run");
+        let first = claim(&run).unwrap();
+        let refused = claim(&run).unwrap_err().to_string();
+        assert!(refused.contains("another process") && refused.contains("--output"), "{refused}");
+        drop(first);
+        claim(&run).unwrap();
+    }
 }

@@ -176,7 +176,8 @@ fn turns(conversation: &Conversation) -> Result<Vec<Turn>, String> {
     let start = usize::from(messages.first().is_some_and(|m| !llava::is_human(m)));
     let mut turns = Vec::new();
     for pair in messages.get(start..).unwrap_or_default().chunks(2) {
-        let [question, answer] = pair else { return Err("its last question has no answer".into()) };
+        // A last question without an answer teaches nothing; what comes before it does.
+        let [question, answer] = pair else { break };
         if !llava::is_human(question) || llava::is_human(answer) {
             return Err(format!(
                 "turns must alternate human, gpt; found {:?} then {:?}",
