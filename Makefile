@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help cuda cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
+.PHONY: help cross cuda cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -21,6 +21,7 @@ help:
 	@echo "make soak        a server under faults over a million frames, SOAK_FRAMES=1000000"
 	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
+	@echo "make cross       utr for aarch64 boards and its .deb, run under emulation against this machine's answers"
 	@echo "make cuda        utr-train for NVIDIA GPUs, without GStreamer, in $(CUDA)/release; it also starts where there is none"
 	@echo "make cuda-test   the kernels and gradients on this machine's GPU (without one, only on the CPU)"
 	@echo "make lint        formatting and clippy, warnings are errors"
@@ -51,6 +52,10 @@ fuzz: setup
 
 onnxruntime:
 	@library=$$(.ci/onnxruntime $(VENV)) && echo "export ORT_DYLIB_PATH=$$library"
+
+# No container engine: Debian's packages are unpacked into $(TARGET)/cross. With one, see Cross.toml.
+cross: setup
+	@cross/build
 
 # No GPU, driver or toolkit is needed to build: .ci/cuda fetches nvcc and makes the libraries to link. Apart from the other builds, whose
 # features it would change.

@@ -1,23 +1,42 @@
-//! Board profiles: which GStreamer elements a board has for cameras, decoding and conversion, and its memory.
+//! Boards: what each one is by its data sheet, which one this is, and what to expect of it.
 //!
-//! Comes in: a profile's name, or the machine this runs on. Goes out: a [`Board`], from the files of `targets/`, which are
-//! built in. An element of a profile is used where GStreamer's registry has it. No environment variable is read here.
+//! Comes in: a profile's name, or what a machine says about itself ([`Machine`]). Goes out: a [`Board`], from the files of `targets/`, which are
+//! built in; [`jetpack`] is the table of Jetson Linux releases, [`Expect`] a figure of `utr bench`. An element of a profile is used where GStreamer's
+//! registry has it. No environment variable is read here, nothing is measured and nothing judged (`doctor` does).
+
+mod estimate;
+pub mod jetpack;
+mod machine;
+mod parse;
+mod root;
+
+use std::path::Path;
 
 use serde::Deserialize;
+use utr_models::manifest::WindowMode;
 
+use crate::decode::KvPrecision;
 use crate::error::{Error, Result};
 use crate::source::Codec;
 
+pub use estimate::{Basis, Expect, largest_model, mode_name};
+pub use jetpack::Version;
+pub use machine::{Camera, Clock, Identity, Machine, PowerMode, Ram, Swap, Zone};
+pub use parse::disk_free;
+pub use root::Root;
+
 /// The profiles, as they stand in `targets/`; the first fits any machine.
-const PROFILES: [(&str, &str); 4] = [
+const PROFILES: [(&str, &str); 9] = [
     ("generic", include_str!("../../targets/generic.toml")),
+    ("generic-aarch64", include_str!("../../targets/generic-aarch64.toml")),
+    ("x86-64", include_str!("../../targets/x86-64.toml")),
+    ("jetson-xavier-nx", include_str!("../../targets/jetson-xavier-nx.toml")),
     ("jetson-orin-nano", include_str!("../../targets/jetson-orin-nano.toml")),
     ("jetson-orin-nx", include_str!("../../targets/jetson-orin-nx.toml")),
+    ("jetson-agx-orin-32", include_str!("../../targets/jetson-agx-orin-32.toml")),
     ("jetson-agx-orin", include_str!("../../targets/jetson-agx-orin.toml")),
+    ("jetson-thor", include_str!("../../targets/jetson-thor.toml")),
 ];
-
-/// Where Linux on a board says which one it is.
-const DEVICE_TREE_MODEL: &str = "/proc/device-tree/model";
 
 /// A board's profile.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
@@ -29,10 +48,31 @@ pub struct Board {
     pub title: String,
     /// Parts of the device tree's model name, any of which identifies the board.
     pub device_tree: Vec<String>,
+    /// Parts of the device tree's `compatible`, any of which identifies the module; they count more than the model's name.
+    #[serde(default)]
+    pub compatible: Vec<String>,
+    /// Majors of Jetson Linux (L4T) that run on it, ascending; none for other boards.
+    #[serde(default)]
+    pub l4t: Vec<u32>,
     /// Size and speed.
     pub memory: Memory,
+    /// Processor and GPU; none where the profile fits many machines.
+    #[serde(default)]
+    pub compute: Option<Compute>,
+    /// nvpmodel's modes.
+    #[serde(default)]
+    pub power: Vec<Power>,
+    /// Heat.
+    #[serde(default)]
+    pub thermal: Thermal,
     /// Elements.
     pub media: Media,
+    /// What is chosen on this board where the user says nothing.
+    #[serde(default)]
+    pub defaults: Defaults,
+    /// Figures of `utr bench` that were measured on the board, or that stand in the place of an estimate ([`Board::expectations`]).
+    #[serde(default)]
+    pub expect: Vec<Expect>,
 }
 
 /// A board's memory, by its data sheet.
@@ -41,8 +81,75 @@ pub struct Board {
 pub struct Memory {
     /// MiB; none where the profile fits many machines.
     pub mib: Option<u64>,
-    /// 10^9 bytes per second.
+    /// 10^9 bytes per second, in the fastest power mode.
     pub bandwidth_gb_s: Option<f64>,
+}
+
+/// A board's processor and GPU, by its data sheet, in the fastest power mode.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Compute {
+    /// Kind of the processor's cores.
+    pub cpu: String,
+    /// How many.
+    pub cores: u32,
+    /// Their clock with all of them running, MHz.
+    pub mhz: u32,
+    /// f32 multiplications and additions a core does per cycle.
+    pub flop_per_cycle: u32,
+    /// Whether the cores have instructions for dot products of 8-bit numbers.
+    pub dot_products: bool,
+    /// CUDA cores.
+    pub gpu_cores: u32,
+    /// Compute capability without its point, such as 87.
+    pub sm: u32,
+    /// NVIDIA's figure, sparse, 10^12 operations per second.
+    pub int8_tops: f64,
+    /// Tensor cores, dense, 10^12 operations per second.
+    pub f16_tflops: f64,
+}
+
+/// One of nvpmodel's modes.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Power {
+    /// As `nvpmodel -m` takes it.
+    pub id: u32,
+    /// As nvpmodel spells it.
+    pub name: String,
+    /// Power budget; none where it is open.
+    pub watts: Option<u32>,
+    /// Memory bandwidth where the mode lowers it, 10^9 bytes per second.
+    pub bandwidth_gb_s: Option<f64>,
+}
+
+/// A board's heat.
+#[derive(Clone, Debug, Default, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Thermal {
+    /// Degrees Celsius at which clocks are slowed; the machine's own trip points count more.
+    pub throttle_c: Option<f64>,
+}
+
+/// What is chosen on a board where the user says nothing.
+#[derive(Clone, Debug, PartialEq, Deserialize)]
+#[serde(rename_all = "kebab-case", deny_unknown_fields)]
+pub struct Defaults {
+    /// Bundle.
+    pub bundle: String,
+    /// Frames of the window.
+    pub frames: usize,
+    /// How the window of a live source slides.
+    pub window_mode: WindowMode,
+    /// How keys and values are stored.
+    pub kv: KvPrecision,
+}
+
+impl Default for Defaults {
+    fn default() -> Self {
+        let (window_mode, kv) = (WindowMode::Rolling, KvPrecision::F16);
+        Self { bundle: "utr-nano".into(), frames: crate::window::CAPACITY, window_mode, kv }
+    }
 }
 
 /// A board's GStreamer elements.
@@ -88,27 +195,44 @@ impl Board {
         PROFILES.iter().map(|(name, _)| *name).collect()
     }
 
-    /// The board this runs on; `generic` where it is none of the known ones.
+    /// Every profile.
+    ///
+    /// # Errors
+    /// Only for a profile that does not parse.
+    pub fn all() -> Result<Vec<Self>> {
+        Self::names().into_iter().map(Self::named).collect()
+    }
+
+    /// The board this runs on; a generic one where it is none of the known ones.
     ///
     /// # Errors
     /// Only for a profile that does not parse.
     pub fn detect() -> Result<Self> {
-        let model = std::fs::read_to_string(DEVICE_TREE_MODEL).unwrap_or_default();
-        Self::of_model(model.trim_end_matches(['\0', '\n']))
+        Self::of(&Identity::read(&Root::new(Path::new("/"))))
     }
 
-    /// The board with this model name in its device tree.
+    /// The board that says this about itself: by its module, else by its model's name, and among several by memory; else the generic one of the
+    /// architecture.
     ///
     /// # Errors
     /// Only for a profile that does not parse.
-    pub fn of_model(model: &str) -> Result<Self> {
-        for name in Self::names() {
-            let board = Self::named(name)?;
-            if board.device_tree.iter().any(|part| model.contains(part.as_str())) {
-                return Ok(board);
-            }
+    pub fn of(identity: &Identity) -> Result<Self> {
+        let boards = Self::all()?;
+        let holds = |parts: &[String], text: &str| parts.iter().any(|part| text.contains(part.as_str()));
+        let model = identity.model.as_deref().unwrap_or_default();
+        let by_module = |board: &&Self| identity.compatible.iter().any(|text| holds(&board.compatible, text));
+        let mut found: Vec<&Self> = boards.iter().filter(by_module).collect();
+        if found.is_empty() {
+            found = boards.iter().filter(|board| holds(&board.device_tree, model)).collect();
         }
-        Self::named("generic")
+        let memory = identity.memory.unwrap_or(u64::MAX) >> 20;
+        let nearest = found.into_iter().min_by_key(|board| board.memory.mib.unwrap_or(0).abs_diff(memory));
+        match (nearest, identity.arch.as_deref()) {
+            (Some(board), _) => Ok(board.clone()),
+            (None, Some("aarch64")) => Self::named("generic-aarch64"),
+            (None, Some("x86_64")) => Self::named("x86-64"),
+            (None, _) => Self::named("generic"),
+        }
     }
 
     /// Reads a profile's text.
@@ -117,6 +241,11 @@ impl Board {
     /// The parser's words, with the line.
     pub fn parse(text: &str) -> Result<Self, String> {
         toml::from_str(text).map_err(|error| error.to_string())
+    }
+
+    /// Whether it is one of NVIDIA's Jetson boards.
+    pub fn is_jetson(&self) -> bool {
+        !self.l4t.is_empty()
     }
 
     /// The decoder for a codec, with its properties; none for raw video and where the profile leaves it to software.
@@ -132,41 +261,4 @@ impl Board {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn every_profile_parses_and_bears_its_files_name() {
-        for name in Board::names() {
-            let board = Board::named(name).unwrap();
-            assert_eq!(board.name, name);
-            assert!(!board.media.convert.is_empty(), "{name}");
-            assert!(board.memory.bandwidth_gb_s.is_none_or(|speed| speed > 1.0), "{name}");
-        }
-        let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../targets");
-        let files = std::fs::read_dir(folder).unwrap().map(|entry| entry.unwrap().path());
-        let files = files.filter(|path| path.extension().is_some_and(|e| e == "toml")).count();
-        assert_eq!(files, Board::names().len(), "a profile of targets/ is not built in");
-        assert!(Board::named("toaster").unwrap_err().to_string().contains("jetson-orin-nano"));
-    }
-
-    #[test]
-    fn boards_are_known_by_their_device_tree() {
-        for (model, name) in [
-            ("NVIDIA Jetson Orin Nano Engineering Reference Developer Kit Super", "jetson-orin-nano"),
-            ("NVIDIA Jetson Orin Nano Developer Kit", "jetson-orin-nano"),
-            ("NVIDIA Orin NX Developer Kit", "jetson-orin-nx"),
-            ("NVIDIA Jetson AGX Orin Developer Kit", "jetson-agx-orin"),
-            ("Raspberry Pi 5 Model B Rev 1.0", "generic"),
-            ("", "generic"),
-        ] {
-            assert_eq!(Board::of_model(model).unwrap().name, name, "{model}");
-        }
-    }
-
-    #[test]
-    fn a_profile_with_an_unknown_key_is_refused() {
-        let text = include_str!("../../targets/generic.toml").replace("[media]", "[media]\ncamera = \"x\"");
-        assert!(Board::parse(&text).unwrap_err().contains("camera"));
-    }
-}
+mod tests;

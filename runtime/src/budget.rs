@@ -1,16 +1,22 @@
-//! The memory budget: what a model needs, against what the machine has left; and what this process holds.
+//! The memory budget: what a model needs, against what the machine or a board has left; and what this process holds.
 //!
-//! Comes in: the needs that a manifest states or that a configuration implies. Goes out: leave to load, or a refusal with the
-//! numbers. It is asked before anything is loaded; it reserves and frees nothing, and knows no board yet.
+//! Comes in: what a manifest or a configuration says ([`Sizes`]), and how the window is to be followed. Goes out: leave to load, or a refusal with the numbers
+//! and with what would fit. It is asked before anything but a manifest is read; it reserves and frees nothing.
+
+mod need;
+mod packed;
 
 use std::path::Path;
 
-use utr_models::manifest::Memory;
-
+use crate::board::Board;
 use crate::error::{Error, Result};
 
-/// What the program itself takes beside the model: code, GStreamer with one decoder, and frames at source size.
-const PROGRAM: u64 = 64 << 20;
+pub use need::{Choice, Need, Sizes, Wish, admit, memory_max, size};
+
+/// Share of a board's memory that Linux gets to see; firmware and carve-outs keep the rest (boards with 8 GB show 7.3 to 7.6 GiB).
+const SEEN: f64 = 0.92;
+/// What a system without a desktop takes of that (boards with 8 GB have about 6.6 GiB left).
+const SYSTEM: u64 = 768 << 20;
 
 /// Bytes that may still be used: the machine's, or those of the control group this process lives in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -40,6 +46,12 @@ impl Available {
         groups.chain([machine]).min_by_key(|available| available.free)
     }
 
+    /// A board that runs nothing else and has no desktop, by its profile; none where the profile fits many machines.
+    pub fn of_board(board: &Board) -> Option<Self> {
+        let total = ((board.memory.mib? << 20) as f64 * SEEN) as u64;
+        Some(Self { total, free: total.saturating_sub(SYSTEM) })
+    }
+
     /// From `/proc/meminfo`.
     fn machine(meminfo: &str) -> Option<Self> {
         let field = |name: &str| {
@@ -59,29 +71,9 @@ impl Available {
     }
 }
 
-/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say; then it may try.
-///
-/// # Errors
-/// [`Error::Memory`] with the parts of the need.
-pub fn check(name: &str, needs: &Memory, available: Option<Available>) -> Result<()> {
-    let Memory { weights, window, kv, scratch } = *needs;
-    let needed = needs.total().saturating_add(PROGRAM);
-    match available {
-        Some(available) if needed > available.free => Err(Error::Memory {
-            name: name.into(),
-            needed: mib(needed),
-            parts: format!(
-                "weights {}, window {}, keys and values {}, scratch {}, program {}",
-                mib(weights),
-                mib(window),
-                mib(kv),
-                mib(scratch),
-                mib(PROGRAM)
-            ),
-            free: mib(available.free),
-            total: mib(available.total),
-        }),
-        _ => Ok(()),
+impl std::fmt::Display for Available {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "{} are left of {}", size(self.free), size(self.total))
     }
 }
 
@@ -93,19 +85,12 @@ pub fn check_window(name: &str, bytes: u64, available: Option<Available>) -> Res
     match available {
         Some(available) if bytes > available.free => Err(Error::Memory {
             name: format!("the window of {name}"),
-            needed: mib(bytes),
-            parts: "keys and values; less in another --window-mode, with fewer --frames or a smaller --kv"
-                .into(),
-            free: mib(available.free),
-            total: mib(available.total),
+            needs: format!("{} (keys and values)", size(bytes)),
+            left: available.to_string(),
+            remedy: "less in another --window-mode, with fewer --frames or a smaller --kv".into(),
         }),
         _ => Ok(()),
     }
-}
-
-/// Whole mebibytes, rounded up.
-fn mib(bytes: u64) -> u64 {
-    bytes.div_ceil(1 << 20)
 }
 
 /// This process's memory in bytes: resident now, at its most, and swapped out; what the system does not tell is left out. From `/proc/self/status`.
@@ -148,19 +133,18 @@ mod tests {
     }
 
     #[test]
-    fn what_does_not_fit_is_refused_with_the_numbers() {
-        let needs = Memory { weights: 500 * MIB, window: 10 * MIB, kv: 100 * MIB, scratch: 26 * MIB };
+    fn a_window_that_does_not_fit_is_refused() {
         let free = |free| Some(Available { total: 1000 * MIB, free });
-        assert!(check("m", &needs, free(700 * MIB)).is_ok());
-        assert!(check("m", &needs, None).is_ok());
-        let message = check("m", &needs, free(699 * MIB)).unwrap_err().to_string();
-        for part in ["m needs 700 MiB", "weights 500", "keys and values 100", "699 of 1000 MiB"] {
-            assert!(message.contains(part), "{part}: {message}");
-        }
         let message = check_window("m", 300 * MIB, free(299 * MIB)).unwrap_err().to_string();
         assert!(message.contains("300 MiB") && message.contains("--kv"), "{message}");
         assert!(check_window("m", 300 * MIB, free(300 * MIB)).is_ok());
-        let absurd = Memory { weights: u64::MAX, window: u64::MAX, kv: 1, scratch: 1 };
-        assert!(check("m", &absurd, free(MIB)).is_err());
+    }
+
+    #[test]
+    fn a_board_keeps_a_part_of_its_memory_and_its_system_another() {
+        let nano = Available::of_board(&Board::named("jetson-orin-nano").unwrap()).unwrap();
+        assert!((7300 * MIB..7700 * MIB).contains(&nano.total), "{nano}");
+        assert!((6400 * MIB..7000 * MIB).contains(&nano.free), "{nano}");
+        assert_eq!(Available::of_board(&Board::named("generic").unwrap()), None);
     }
 }

@@ -1,61 +1,161 @@
-//! `utr doctor`: what this machine has and lacks.
+//! `utr doctor`: what this machine, a root file system or a board has and lacks, yes or no, with what to type.
 //!
-//! Comes in: optionally a source to try. Goes out: one line per thing looked at, ok or missing, with the remedy, and
-//! whether something needed is missing. It repairs and installs nothing.
+//! Comes in: where to look ([`Options`]): this machine, a root folder that is not running, or a board by its profile alone. Goes out: a [`Report`]: one line
+//! per thing, ok or not, with the remedy, and whether something needed is missing; beside them the facts themselves and the model's need of memory. It repairs
+//! and installs nothing, and what is not running is not asked.
 
-use std::path::Path;
+pub mod board;
+mod bundle;
+mod live;
+
+use std::path::PathBuf;
 
 use serde::Serialize;
 
-use crate::budget::Available;
-use crate::capture::{self, CaptureOptions};
+use crate::board::{Board, Machine, Root};
+use crate::budget::{Available, Need, Wish};
+use crate::capture::CaptureOptions;
 use crate::error::Result;
-use crate::load;
 use crate::source::Source;
+
+/// Where to look, and at what.
+pub struct Options {
+    /// The root folder; `/` for this machine.
+    pub root: PathBuf,
+    /// The profile to judge by; found out where it is not given. On a machine that is another board, the profile alone is judged.
+    pub board: Option<Board>,
+    /// Opened, and one frame read, on this machine.
+    pub source: Option<Source>,
+    /// The bundle that would be used.
+    pub bundle: Result<PathBuf>,
+    /// How its window would be followed.
+    pub wish: Wish,
+    /// How the source is read.
+    pub capture: CaptureOptions,
+}
 
 /// One thing looked at.
 #[derive(Clone, Debug, Serialize)]
 pub struct Check {
     /// What.
     pub name: String,
-    /// Whether it is there.
+    /// Whether it is there, and as it should be.
     pub ok: bool,
     /// Whether `utr ask` cannot do without it.
     pub needed: bool,
     /// What was found.
     pub found: String,
-    /// What to do where it is missing.
+    /// What to do where it is not.
     pub remedy: Option<String>,
 }
 
-/// All checks, in the order of the data flow.
+/// All checks, the board first and then in the order of the data flow.
 #[derive(Clone, Debug, Serialize)]
 pub struct Report {
     /// In order.
     pub checks: Vec<Check>,
     /// True where nothing needed is missing.
     pub ok: bool,
+    /// The profile that was judged by.
+    pub board: String,
+    /// The facts; none where a profile alone was judged.
+    pub machine: Option<Machine>,
+    /// Bytes the bundle needs.
+    pub need: Option<Need>,
+    /// For systemd's `MemoryMax=`, bytes.
+    pub memory_max: Option<u64>,
 }
 
-/// Looks at everything; `source` is opened and one frame read where given, `bundle` is the one that would be used.
-pub fn examine(
-    source: Option<&Source>,
-    bundle: Result<std::path::PathBuf>,
-    options: &CaptureOptions,
-) -> Report {
-    let mut checks = gstreamer();
-    checks.extend(source.map(|source| try_source(source, options)));
-    checks.push(onnxruntime());
-    checks.push(match bundle {
-        Ok(folder) => try_bundle(&folder),
-        Err(error) => {
-            Check::missing("bundle", true, error.to_string(), "give one with --bundle, or set UTR_BUNDLE")
+/// What is looked at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Place {
+    /// This machine, running.
+    Here,
+    /// Files of a machine that is not asked.
+    Folder,
+    /// A profile.
+    Profile,
+}
+
+/// Looks at everything.
+///
+/// # Errors
+/// Only for a profile that does not parse.
+pub fn examine(options: &Options) -> Result<Report> {
+    let root = Root::new(&options.root);
+    let machine = Machine::read(&root);
+    let found = Board::of(&machine.identity)?;
+    let board = options.board.clone().unwrap_or_else(|| found.clone());
+    // A board of NVIDIA's without a profile stands for the one it is given.
+    let stands = !found.is_jetson() && board.is_jetson() == machine.identity.is_tegra();
+    let place = if !root.is_here() {
+        Place::Folder
+    } else if board.name == found.name || stands {
+        Place::Here
+    } else {
+        Place::Profile
+    };
+    let mut checks = match place {
+        Place::Profile => profile(&board),
+        Place::Here | Place::Folder => board::checks(&machine, &board),
+    };
+    let mut available = Available::of_board(&board);
+    match place {
+        Place::Here => {
+            checks.extend(live::camera_access(&machine));
+            checks.extend(live::gstreamer(&board));
+            checks.extend(options.source.as_ref().map(|source| live::try_source(source, &options.capture)));
+            checks.push(live::onnxruntime());
+            checks.push(live::memory());
+            checks.push(live::processor());
+            available = Available::here();
         }
-    });
-    checks.push(memory());
-    checks.push(processor());
+        Place::Folder => {
+            checks.extend(board::plugins(&machine, &board));
+            // A root file system that is not running has no memory to tell of.
+            available =
+                machine.ram.map(|ram| Available { total: ram.total, free: ram.available }).or(available);
+        }
+        Place::Profile => {}
+    }
+    let bundle = bundle::look(options, &board, available, place == Place::Here);
+    checks.extend(bundle.checks);
+    checks.extend(expected(&board));
     let ok = checks.iter().all(|check| check.ok || !check.needed);
-    Report { checks, ok }
+    let machine = (place != Place::Profile).then_some(machine);
+    Ok(Report { checks, ok, board: board.name, machine, need: bundle.need, memory_max: bundle.memory_max })
+}
+
+/// What is known of a board without having it.
+fn profile(board: &Board) -> Vec<Check> {
+    let memory =
+        Available::of_board(board).map_or("unknown memory".into(), |available| available.to_string());
+    let mut all = vec![Check::ok(
+        "board",
+        false,
+        format!("{} ({}), by its profile: {memory}", board.name, board.title),
+    )];
+    if board.is_jetson() {
+        let known =
+            crate::board::jetpack::releases().into_iter().filter(|row| board.l4t.contains(&row.l4t.0));
+        let names: Vec<String> = known.map(|row| format!("{} (JetPack {})", row.l4t, row.jetpack)).collect();
+        all.push(Check::ok("Jetson Linux", false, names.join(", ")));
+    }
+    all
+}
+
+/// What to expect here of a small model, so that a measured figure can be judged.
+fn expected(board: &Board) -> Option<Check> {
+    const MODEL: (&str, &str) = ("qwen2-0.5b+siglip-b16", "q4_0");
+    let figure = |case, mode| board.expected(case, MODEL.0, MODEL.1, mode);
+    let (frame, tokens, first) =
+        (figure("frame", None)?, figure("tg128", None)?, figure("ttft32", Some("rolling"))?);
+    let encode = figure("enc", None)?;
+    let found = format!(
+        "{} {}: a frame in {:.0} + {:.0} ms, first token after {:.0} ms, {:.0} tokens a second ({}; utr bench measures)",
+        MODEL.0, MODEL.1, encode.value, frame.value, first.value, tokens.value, tokens.basis
+    );
+    Some(Check::ok("to expect", false, found))
 }
 
 impl Check {
@@ -63,148 +163,45 @@ impl Check {
         Self { name: name.into(), ok: true, needed, found: found.into(), remedy: None }
     }
 
-    fn missing(name: &str, needed: bool, found: impl Into<String>, remedy: impl Into<String>) -> Self {
-        Self { name: name.into(), ok: false, needed, found: found.into(), remedy: Some(remedy.into()) }
+    /// Something that could be better, or that only some need.
+    fn note(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { name: name.into(), ok: false, needed: false, found: found.into(), remedy: Some(remedy.into()) }
+    }
+
+    /// Something without which nothing works.
+    fn no(name: &str, found: impl Into<String>, remedy: impl Into<String>) -> Self {
+        Self { needed: true, ..Self::note(name, found, remedy) }
     }
 }
 
 impl std::fmt::Display for Check {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let state = match (self.ok, self.needed) {
-            (true, _) => "ok      ",
-            (false, true) => "MISSING ",
-            (false, false) => "missing ",
+            (true, _) => "ok",
+            (false, true) => "NO",
+            (false, false) => "note",
         };
-        write!(f, "{state} {:<20} {}", self.name, self.found)?;
+        write!(f, "{state:<8} {:<20} {}", self.name, self.found)?;
         self.remedy.iter().try_for_each(|remedy| write!(f, "\n{:30}→ {remedy}", ""))
     }
 }
 
-#[cfg(feature = "gst")]
-fn gstreamer() -> Vec<Check> {
-    let report = match capture::check_gstreamer() {
-        Ok(report) => report,
-        Err(reason) => {
-            let remedy = "apt install libgstreamer1.0-0 gstreamer1.0-plugins-base";
-            return vec![Check::missing("GStreamer", true, reason, remedy)];
+impl std::fmt::Display for Report {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        self.checks.iter().try_for_each(|check| writeln!(f, "{check}"))?;
+        let names = |needed| {
+            let lines = self.checks.iter().filter(move |check| !check.ok && check.needed == needed);
+            lines.map(|check| check.name.as_str()).collect::<Vec<_>>()
+        };
+        let (missing, notes) = (names(true), names(false).len());
+        let word = if notes == 1 { "note" } else { "notes" };
+        if missing.is_empty() {
+            writeln!(f, "yes: nothing that is needed is missing; {notes} {word}")
+        } else {
+            writeln!(f, "no: {}; {notes} {word}", missing.join(", "))
         }
-    };
-    let mut checks = vec![Check::ok("GStreamer", true, report.version)];
-    checks.extend(report.elements.into_iter().map(|element| match element.found {
-        Some(found) => Check::ok(&element.name, element.needed, found),
-        None => Check::missing(
-            &element.name,
-            element.needed,
-            "not installed",
-            format!("apt install {}", element.package),
-        ),
-    }));
-    checks
-}
-
-#[cfg(not(feature = "gst"))]
-fn gstreamer() -> Vec<Check> {
-    vec![Check::missing(
-        "GStreamer",
-        false,
-        "not in this build",
-        "build with the feature `gst` to read video",
-    )]
-}
-
-fn try_source(source: &Source, options: &CaptureOptions) -> Check {
-    let first = capture::open(source, options).and_then(|mut clip| {
-        clip.advance()?;
-        clip.image()
-    });
-    match first {
-        Ok(image) => {
-            Check::ok("source", true, format!("{source}: first frame {}x{}", image.width, image.height))
-        }
-        Err(error) => Check::missing(
-            "source",
-            true,
-            error.to_string(),
-            "see the message; gst-launch-1.0 can run the pipeline",
-        ),
     }
 }
 
-#[cfg(feature = "ort")]
-fn onnxruntime() -> Check {
-    match crate::encode::load_onnxruntime() {
-        Ok(info) => Check::ok(
-            "onnxruntime",
-            false,
-            format!("{} ({info})", crate::encode::onnxruntime_library().display()),
-        ),
-        Err(error) => Check::missing("onnxruntime", false, error.to_string(), "only --encoder ort needs it"),
-    }
-}
-
-#[cfg(not(feature = "ort"))]
-fn onnxruntime() -> Check {
-    Check::missing(
-        "onnxruntime",
-        false,
-        "not in this build",
-        "build with the feature `ort` for --encoder ort",
-    )
-}
-
-fn try_bundle(folder: &Path) -> Check {
-    match load::Model::open(folder, None) {
-        Ok(model) => {
-            Check::ok("bundle", true, format!("{} ({}): loads", model.language.name, folder.display()))
-        }
-        Err(error) => Check::missing(
-            "bundle",
-            true,
-            error.to_string(),
-            "get the bundle anew, or name another with --bundle",
-        ),
-    }
-}
-
-fn memory() -> Check {
-    match Available::here() {
-        Some(Available { total, free }) => {
-            Check::ok("memory", false, format!("{} MiB, {} MiB available", total >> 20, free >> 20))
-        }
-        None => Check::missing("memory", false, "unknown", "/proc/meminfo could not be read"),
-    }
-}
-
-fn processor() -> Check {
-    let cores = std::thread::available_parallelism().map_or(1, usize::from);
-    let features = cpu_features().join(" ");
-    Check::ok("processor", false, format!("{cores} cores, {} {features}", std::env::consts::ARCH))
-}
-
-#[cfg(target_arch = "x86_64")]
-fn cpu_features() -> Vec<&'static str> {
-    let all = [
-        ("avx2", std::arch::is_x86_feature_detected!("avx2")),
-        ("fma", std::arch::is_x86_feature_detected!("fma")),
-        ("f16c", std::arch::is_x86_feature_detected!("f16c")),
-        ("avx512f", std::arch::is_x86_feature_detected!("avx512f")),
-        ("avx512vnni", std::arch::is_x86_feature_detected!("avx512vnni")),
-    ];
-    all.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
-}
-
-#[cfg(target_arch = "aarch64")]
-fn cpu_features() -> Vec<&'static str> {
-    let all = [
-        ("neon", std::arch::is_aarch64_feature_detected!("neon")),
-        ("fp16", std::arch::is_aarch64_feature_detected!("fp16")),
-        ("dotprod", std::arch::is_aarch64_feature_detected!("dotprod")),
-        ("i8mm", std::arch::is_aarch64_feature_detected!("i8mm")),
-    ];
-    all.into_iter().filter_map(|(name, there)| there.then_some(name)).collect()
-}
-
-#[cfg(not(any(target_arch = "x86_64", target_arch = "aarch64")))]
-fn cpu_features() -> Vec<&'static str> {
-    Vec::new()
-}
+#[cfg(test)]
+mod tests;

@@ -65,22 +65,17 @@ pub enum Error {
         /// Text tokens.
         text: usize,
     },
-    /// The model does not fit into the memory that is left; all numbers in MiB.
-    #[error(
-        "{name} needs {needed} MiB ({parts}) and {free} of {total} MiB are left; stop other programs, or choose a smaller \
-         or more strongly quantized bundle"
-    )]
+    /// The model does not fit into the memory that is left.
+    #[error("{name} needs {needs} and {left}; {remedy}")]
     Memory {
         /// The model.
         name: String,
-        /// All of the need.
-        needed: u64,
-        /// What it is made of.
-        parts: String,
-        /// What may still be used.
-        free: u64,
-        /// The machine's or the control group's size.
-        total: u64,
+        /// All of the need, with its unit and its parts.
+        needs: String,
+        /// What may still be used, and of how much.
+        left: String,
+        /// What would fit, and what else to do.
+        remedy: String,
     },
     /// A file could not be read or written.
     #[error("{path}: {reason}", path = path.display())]

@@ -62,6 +62,8 @@ pub mod error;
 pub mod interrupt;
 pub mod latest;
 pub mod load;
+pub mod power;
+pub mod prepare;
 pub mod probe;
 
 pub use error::{Error, Result};

@@ -1,8 +1,8 @@
 //! Loading: a bundle, or a Hugging Face LLaVA-OneVision folder, into the parts the pipeline calls.
 //!
-//! Comes in: a folder and a choice of encoder. Goes out: a [`Model`]. A bundle is verified against its manifest before
-//! anything is loaded; a Hugging Face folder runs unquantized through the candle tower, because it holds no ONNX file.
-//! Nothing is downloaded, converted or written.
+//! Comes in: a folder, a choice of encoder, and how the window is wished for. Goes out: a [`Model`]. The memory budget is asked before anything but the
+//! manifest is read, and a bundle is verified against its manifest before anything is loaded; a Hugging Face folder runs unquantized through the candle
+//! tower, because it holds no ONNX file. Nothing is downloaded, converted or written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,7 +10,7 @@ use std::sync::Arc;
 use candle_core::{DType, Device};
 use utr_models::bundle::{Bundle, DECODER, VISION};
 use utr_models::generate::Sampling;
-use utr_models::manifest::{Memory, WindowMode};
+use utr_models::manifest::WindowMode;
 use utr_models::network::Network;
 use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
@@ -19,8 +19,8 @@ use utr_models::text::{Tokenizer, stop_tokens};
 use utr_models::{Config, weights};
 
 use crate::answer::Question;
-use crate::budget::{self, Available};
-use crate::decode::{CandleDecoder, Decoder};
+use crate::budget::{self, Available, Sizes, Wish};
+use crate::decode::{CandleDecoder, Decoder, KvPrecision};
 use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
 use crate::error::{Error, Result};
 use crate::sample::LIVE_FPS;
@@ -76,25 +76,26 @@ pub struct Language {
 }
 
 impl Model {
-    /// Opens a bundle (a folder with `manifest.json`) or a Hugging Face folder (one with `config.json`). Without a choice
-    /// of encoder a bundle runs through tract, a Hugging Face folder through candle.
+    /// Opens a bundle (a folder with `manifest.json`) or a Hugging Face folder (one with `config.json`) for windows that are read when a question comes.
+    /// Without a choice of encoder a bundle runs through tract, a Hugging Face folder through candle.
     ///
     /// # Errors
     /// [`Error::Bundle`] where the folder is neither; [`Error::Memory`] where it does not fit; [`Error::Encoder`] where the
     /// encoder cannot read it; whatever the model crate finds wrong with the files.
     pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
+        Self::open_for(folder, encoder, Wish::exact())
+    }
+
+    /// As [`Model::open`], for a window as wished for.
+    ///
+    /// # Errors
+    /// As [`Model::open`].
+    pub fn open_for(folder: &Path, encoder: Option<EncoderKind>, wish: Wish) -> Result<Self> {
+        budget::admit(&sizes(folder)?, wish, Available::here())?;
         if Bundle::is_bundle(folder) {
-            Self::open_bundle(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
-        } else if folder.join("config.json").exists() {
-            Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
+            Self::assemble(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
         } else {
-            let found = if folder.is_dir() {
-                "holds neither manifest.json nor config.json"
-            } else {
-                "is not a folder"
-            };
-            let asked = "give a bundle or a Hugging Face LLaVA-OneVision folder with --bundle";
-            Err(Error::Bundle(format!("{} {found}; {asked}", folder.display())))
+            Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
         }
     }
 
@@ -103,9 +104,15 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
+        // The golden questions are asked so.
+        let wish = Wish { kv: KvPrecision::F32, ..Wish::exact() };
+        budget::admit(&Sizes::of_manifest(bundle.manifest()), wish, Available::here())?;
+        Self::assemble(bundle, encoder)
+    }
+
+    fn assemble(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
         let manifest = bundle.manifest();
         let folder = bundle.folder();
-        budget::check(&manifest.name, &manifest.memory, Available::here())?;
         let preprocessor = manifest.network.preprocess.clone();
         let encoder = encode::open(encoder, &bundle.path(VISION)?, preprocessor)?;
         let language = Language {
@@ -139,17 +146,7 @@ impl Model {
                 ),
             });
         }
-        let name = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
-        let name = name.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
-        let config = Config::load(folder)?;
-        let elements: usize =
-            weights::table(&config).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum();
-        let tokens = Sampling::default().max_tokens;
-        budget::check(
-            &name,
-            &Memory::needs(&config, 4 * elements as u64, CAPACITY, tokens),
-            Available::here(),
-        )?;
+        let name = folder_name(folder);
         let Network { config, vision, decoder } = Network::load(folder, DType::F32, &Device::Cpu)?;
         let preprocessor = Preprocessor::load(folder, config.vision.image_size)?;
         let tokenizer = Tokenizer::load(folder)?;
@@ -186,6 +183,31 @@ impl Language {
             Kind::Processor => &self.processor_template,
         }
     }
+}
+
+/// What decides how much memory the model in a folder needs: of a bundle only the manifest is read, of a Hugging Face folder only the configuration.
+///
+/// # Errors
+/// [`Error::Bundle`] where the folder is neither, and what is wrong with that file.
+pub fn sizes(folder: &Path) -> Result<Sizes> {
+    if Bundle::is_bundle(folder) {
+        return Ok(Sizes::of_manifest(&Bundle::manifest_of(folder)?));
+    }
+    if !folder.join("config.json").exists() {
+        let found =
+            if folder.is_dir() { "holds neither manifest.json nor config.json" } else { "is not a folder" };
+        let asked = "give a bundle or a Hugging Face LLaVA-OneVision folder with --bundle";
+        return Err(Error::Bundle(format!("{} {found}; {asked}", folder.display())));
+    }
+    let config = Config::load(folder)?;
+    let elements =
+        weights::table(&config).iter().map(|(_, shape, _)| shape.iter().product::<usize>()).sum::<usize>();
+    Ok(Sizes::of_config(&folder_name(folder), &config, 4 * elements as u64))
+}
+
+fn folder_name(folder: &Path) -> String {
+    let folder = folder.canonicalize().unwrap_or_else(|_| folder.to_path_buf());
+    folder.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default()
 }
 
 /// The bundle to use where none was named: `named` (the value of `UTR_BUNDLE`), else the only one found beside the

@@ -1,7 +1,7 @@
 //! `utr`: the command line of the device.
 //!
-//! Comes in: arguments and the environment: `UTR_BUNDLE`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`, `CANDLE_NUM_THREADS`, and what
-//! systemd sets (`JOURNAL_STREAM`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`). Goes out: exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
+//! Comes in: arguments and the environment: `UTR_BUNDLE`, `UTR_BUNDLES`, `XDG_CACHE_HOME`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`,
+//! `CANDLE_NUM_THREADS`, and what systemd sets (`JOURNAL_STREAM`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`). Goes out: exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
 //! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
 
 #![cfg_attr(
@@ -10,17 +10,21 @@
 )]
 
 use std::io::Write;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use utr_runtime::board::Board;
+use utr_runtime::budget::Wish;
+use utr_runtime::bundle::store::{self, Store};
 use utr_runtime::capture::CaptureOptions;
-use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs};
+use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs, ModelArgs, StoreArgs};
+use utr_runtime::encode::EncoderKind;
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::replay::{self, ReplayOptions};
 use utr_runtime::source::Source;
-use utr_runtime::{Error, ask, bench, bundle, doctor, load, probe, record, ros, serve, watch};
+use utr_runtime::{Error, ask, bench, bundle, doctor, load, prepare, probe, record, ros, serve, watch};
 
 /// What the exit status says.
 const NO: u8 = 1;
@@ -74,8 +78,9 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
     let mut out = std::io::stdout().lock();
     match command {
         Command::Ask(arguments) => {
+            let model = arguments.stream.model.clone();
             let resolved = arguments.resolve()?;
-            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            let folder = model_folder(&model)?;
             if let (Source::Replay(path), true) = (&resolved.stream.source, resolved.questions.is_empty()) {
                 let Ask { ref stream, force, json, .. } = resolved;
                 let options = ReplayOptions { encoder: stream.encoder, force, json };
@@ -85,77 +90,120 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Watch(arguments) => {
-            let folder = bundle_folder(arguments.stream.model.bundle.clone())?;
+            let folder = model_folder(&arguments.stream.model)?;
             watch::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Probe(arguments) => {
-            let folder = bundle_folder(arguments.stream.model.bundle.clone())?;
+            let folder = model_folder(&arguments.stream.model)?;
             probe::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Bench(arguments) => {
-            let folder = match arguments.random {
-                Some(_) => PathBuf::new(),
-                None => bundle_folder(arguments.bundle.clone())?,
-            };
-            bench::run(&arguments, &folder, interrupt, &mut out)?;
-            Ok(true)
+            bench::run(&arguments, &|| bundle_folder(arguments.bundle.clone()), interrupt, &mut out)
         }
         Command::Record(arguments) => {
+            let model = arguments.stream.model.clone();
             let resolved = arguments.resolve()?;
-            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            let folder = model_folder(&model)?;
             record::run(&resolved, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Serve(arguments) => {
+            let model = arguments.stream.model.clone();
             let resolved = arguments.resolve(std::env::var_os("JOURNAL_STREAM").is_some())?;
-            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            let folder = model_folder(&model)?;
             serve::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
         Command::Ros(arguments) => {
+            let model = arguments.model.clone();
             let resolved = arguments.resolve(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
-            let folder = bundle_folder(resolved.stream.bundle.clone())?;
+            let folder = model_folder(&model)?;
             ros::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
-        Command::Bundle(BundleCommand::Inspect { dir, json }) => {
-            bundle::inspect(&dir, json, &mut out)?;
-            Ok(true)
+        Command::Prepare(arguments) => {
+            let encoder = arguments.engine.resolve()?;
+            prepare::run(&bundle_folder(arguments.bundle)?, encoder, interrupt, &mut out)
         }
-        Command::Bundle(BundleCommand::Verify { dir, encoder }) => {
-            bundle::verify(&dir, encoder, interrupt, &mut out)
-        }
+        Command::Bundle(command) => run_bundle(command, interrupt, &mut out),
         Command::Doctor(arguments) => examine(arguments, interrupt, &mut out),
     }
 }
 
+fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
+    match command {
+        BundleCommand::Inspect { dir, json } => bundle::inspect(&dir, json, out).map(|()| true),
+        BundleCommand::Verify { dir, engine } => {
+            bundle::verify(&dir, engine.resolve()?.unwrap_or(EncoderKind::Tract), interrupt, out)
+        }
+        BundleCommand::Install { dir, store, engine } => {
+            let encoder = engine.resolve()?.unwrap_or(EncoderKind::Tract);
+            let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, encoder, interrupt, out);
+            bundle_store(store).install(&dir, &mut check, out)
+        }
+        BundleCommand::List { store } => bundle_store(store).list(out).map(|()| true),
+        BundleCommand::Rollback { store } => bundle_store(store).rollback(out).map(|()| true),
+    }
+}
+
 fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
-    let source = arguments.source.as_deref().map(Source::parse).transpose()?;
-    let options = CaptureOptions {
+    let board = arguments.board.as_deref().map(Board::named).transpose()?;
+    let wish = Wish {
+        frames: arguments.frames.map(|frames| frames as usize),
+        mode: arguments.window_mode.map(Into::into),
+        kv: arguments.kv,
+    };
+    let capture = CaptureOptions {
         timeout: cli::timeout(arguments.capture_timeout)?,
         interrupt: interrupt.clone(),
-        ..CaptureOptions::default()
+        board: board.clone(),
     };
-    let report = doctor::examine(source.as_ref(), bundle_folder(arguments.bundle), &options);
+    let report = doctor::examine(&doctor::Options {
+        root: arguments.root,
+        board,
+        source: arguments.source.as_deref().map(Source::parse).transpose()?,
+        bundle: bundle_folder(arguments.bundle),
+        wish,
+        capture,
+    })?;
     if arguments.json {
         serde_json::to_writer(&mut *out, &report)?;
         writeln!(out)?;
     } else {
-        for check in &report.checks {
-            writeln!(out, "{check}")?;
-        }
+        write!(out, "{report}")?;
     }
     Ok(report.ok)
 }
 
-/// The bundle that was named, or the one that ships.
+/// The folder to load. What its encoder needs on this machine is built first where that was asked for.
+fn model_folder(model: &ModelArgs) -> anyhow::Result<PathBuf> {
+    let folder = bundle_folder(model.bundle.clone())?;
+    if model.prepare {
+        prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
+    }
+    Ok(folder)
+}
+
+/// The bundle that was named, else the store's current one, else the one that ships.
 fn bundle_folder(typed: Option<PathBuf>) -> utr_runtime::Result<PathBuf> {
-    let named =
-        typed.or_else(|| std::env::var_os("UTR_BUNDLE").filter(|text| !text.is_empty()).map(PathBuf::from));
+    let named = match typed.or_else(|| variable("UTR_BUNDLE")) {
+        Some(folder) => Some(folder),
+        None => bundle_store(StoreArgs { store: None }).current()?,
+    };
     let executable = std::env::current_exe().and_then(|path| path.canonicalize()).ok();
     load::default_bundle(named, executable.as_deref(), std::env::current_dir().ok().as_deref())
+}
+
+/// The store that was named, or this device's.
+fn bundle_store(typed: StoreArgs) -> Store {
+    Store::at(typed.store.or_else(|| variable("UTR_BUNDLES")).unwrap_or_else(|| store::DEFAULT.into()))
+}
+
+/// A path from the environment; an empty one counts as none.
+fn variable(name: &str) -> Option<PathBuf> {
+    std::env::var_os(name).filter(|text| !text.is_empty()).map(PathBuf::from)
 }
 
 /// Whether the error is a pipe whose reader has gone.

@@ -315,6 +315,15 @@ impl Pipeline {
         self.answerer.answer(view, question, &self.interrupt, on_text)
     }
 
+    /// Mean negative log-likelihood, in nats a token, of an answer about the window.
+    ///
+    /// # Errors
+    /// As [`Answerer::likelihood`].
+    pub fn likelihood(&mut self, question: &Question, tokens: &[u32]) -> Result<f64> {
+        let view = self.view();
+        self.answerer.likelihood(&view.frames, question, tokens, &self.interrupt)
+    }
+
     /// The side that sees, the side that answers.
     pub fn split(self) -> (Seeing, Answerer) {
         (self.seeing, self.answerer)

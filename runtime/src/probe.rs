@@ -126,7 +126,8 @@ fn probe(arguments: &ProbeArgs, bundle: &Path, interrupt: &Interrupt) -> anyhow:
     if stream.mode.is_some_and(|mode| mode != WindowMode::Exact) {
         return Err(Error::Argument("--window-mode: probe reads every window exactly".into()).into());
     }
-    let Model { encoder, language } = Model::open(bundle, stream.encoder)?;
+    let Model { encoder, language } =
+        Model::open_for(bundle, stream.encoder, stream.wish(Some(WindowMode::Exact)))?;
     let defaults = language.defaults;
     let settings = stream.settings(&defaults, WindowMode::Exact)?;
     let frames = settings.frames;

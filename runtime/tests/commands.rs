@@ -9,14 +9,13 @@ use serde_json::Value;
 const CLIP: &str = "models/demo/clips/demo.mp4";
 
 fn utr(arguments: &[&str]) -> Output {
+    run(&[arguments, &["--bundle", "models/bundles/utr-nano"]].concat())
+}
+
+fn run(arguments: &[&str]) -> Output {
     let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
     let mut command = Command::new(env!("CARGO_BIN_EXE_utr"));
-    command
-        .current_dir(repository)
-        .args(arguments)
-        .args(["--bundle", "models/bundles/utr-nano"])
-        .output()
-        .unwrap()
+    command.current_dir(repository).args(arguments).output().unwrap()
 }
 
 fn lines(output: &Output) -> Vec<Value> {
@@ -126,5 +125,49 @@ fn bench_prints_rows_with_their_ceilings() {
     for row in &rows {
         assert!(row["value"].as_f64().unwrap() > 0.0, "{row}");
         assert_eq!(row["ceiling"].is_null(), row["case"] == "rss_peak", "{row}");
+        assert_eq!((&row["model"], row["hash"].as_str().unwrap().len()), (&"utr-nano".into(), 64), "{row}");
+        assert!(row["spread"].as_f64() == Some(0.0) && row["machine"]["board"].is_string(), "{row}");
+    }
+}
+
+#[test]
+fn bench_makes_a_model_of_a_shape_and_says_where_it_was_measured() {
+    let shape =
+        ["bench", "--shape", "tiny+tiny", "--bits", "q4_0", "--window-mode", "rolling", "--seen", "33"];
+    let output = run(&[&shape[..], &["--cases", "enc,rss_peak,drop%", "-r", "2", "-o", "json"]].concat());
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: serde_json::Value = serde_json::from_slice(&output.stdout).unwrap();
+    let rows = report["rows"].as_array().unwrap();
+    let cases: Vec<_> = rows.iter().map(|row| row["case"].as_str().unwrap()).collect();
+    assert_eq!(cases, ["enc", "rss_peak"], "a shape has no tokenizer to ask questions with");
+    for row in rows {
+        assert_eq!((&row["model"], &row["bits"]), (&"tiny+tiny".into(), &"q4_0".into()), "{row}");
+        assert!(row["value"].as_f64().unwrap() > 0.0, "{row}");
+    }
+    assert_eq!(rows[0]["samples"].as_array().unwrap().len(), 2);
+    assert!(rows[0]["ceiling"].as_f64().unwrap() > 0.0, "{}", rows[0]);
+    assert_eq!(report["machine"]["program"].as_str().unwrap().len(), 64);
+    assert_eq!((&report["skipped"], &report["verdicts"]), (&serde_json::json!([]), &serde_json::json!([])));
+}
+
+#[test]
+fn bench_says_what_it_cannot_judge_or_measure() {
+    let folder = tempfile::tempdir().unwrap();
+    let suite = folder.path().join("suite.toml");
+    std::fs::write(&suite, "[[entry]]\nbit = \"q4_0\"\n").unwrap();
+    let suite = suite.to_str().unwrap();
+    let tiny = ["bench", "--shape", "tiny", "--cases", "rss_peak", "--window-mode", "rolling", "--seen", "1"];
+    let asserted = |board| [&tiny[..], &["--assert", "--board", board]].concat();
+    for (words, part) in [
+        (vec!["bench", "--suite", suite], "bit"),
+        (vec!["bench", "--suite", suite, "--shape", "tiny"], "cannot be used with"),
+        (vec!["bench", "--shape", "tiny", "--cases", "enc"], "tower"),
+        (asserted("generic"), "expects nothing"),
+        (asserted("jetson-orin-nano"), "is about what was measured"),
+        (asserted("toaster"), "jetson-orin-nano"),
+    ] {
+        let output = run(&words);
+        let found = String::from_utf8_lossy(&output.stderr);
+        assert!(output.status.code() == Some(2) && found.contains(part), "{words:?}: {found}");
     }
 }

@@ -1,17 +1,40 @@
-//! A decoder of a known shape with random weights: how fast a model would be, without having it.
+//! Models of known shapes with random weights: how fast a model would be, without having it.
 //!
-//! Comes in: the name of a shape and a quantization. Goes out: a decoder that computes as a trained one does and says nothing. Values are drawn
-//! from a fixed seed. Nothing is read or written.
+//! Comes in: the name of a shape and a quantization. Goes out: a decoder, and a `vision.onnx`, that compute as trained ones do and say nothing. Values
+//! are drawn from a fixed seed; a matrix repeats its first rows, because time depends on sizes alone and a large model is made in seconds
+//! so. Nothing is read; only [`vision`] writes.
 
-use candle_core::quantized::{GgmlDType, QTensor};
+use std::cell::Cell;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::str::FromStr;
+
+use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
-use utr_models::config::TextConfig;
+use clap::ValueEnum;
+use serde::Deserialize;
+use utr_models::Config;
+use utr_models::config::{TextConfig, VisionConfig};
+use utr_models::manifest::Memory;
+use utr_models::onnx::{Storage, VisionExport, write_vision};
 use utr_models::qwen2::Qwen2;
+use utr_models::weights::{self, Init};
 
+use super::Case;
+use crate::budget::Sizes;
 use crate::error::Result;
+use crate::window::CAPACITY;
+
+/// Rows of a matrix that are drawn; the others repeat them.
+const DRAWN_ROWS: usize = 64;
+/// Tokens of an answer that memory is reckoned with.
+const ANSWER: usize = 256;
+
+/// What the shapes for tests are called.
+const TINY: &str = "tiny";
 
 /// Decoders whose sizes are public (their `config.json`).
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Shape {
     /// Qwen2-0.5B, the decoder of the smallest LLaVA-OneVision
     #[value(name = "qwen2-0.5b")]
@@ -22,6 +45,9 @@ pub enum Shape {
     /// Qwen2-7B, the decoder of Video-UTR-7B
     #[value(name = "qwen2-7b")]
     Qwen2Seven,
+    /// Two small blocks, for tests: `tiny`, not listed
+    #[value(skip)]
+    Tiny,
 }
 
 impl Shape {
@@ -31,6 +57,7 @@ impl Shape {
             Self::Qwen2Half => (896, 4864, 24, 14, 2, 151_936, true),
             Self::Qwen2OneAndHalf => (1536, 8960, 28, 12, 2, 151_936, true),
             Self::Qwen2Seven => (3584, 18_944, 28, 28, 4, 152_064, false),
+            Self::Tiny => (64, 128, 2, 2, 1, 256, false),
         };
         TextConfig {
             hidden,
@@ -48,8 +75,86 @@ impl Shape {
     }
 }
 
-/// Bits of the matrices.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+/// Vision towers whose sizes are public; `siglip-so400m` is what all released LLaVA-OneVision models have.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Tower {
+    /// siglip-base-patch16-224: 49 tokens a frame
+    #[value(name = "siglip-b16")]
+    SiglipB16,
+    /// siglip-so400m-patch14-384 without its last block: 196 tokens a frame
+    #[value(name = "siglip-so400m")]
+    SiglipSo400m,
+    /// One small block, 4 tokens a frame, for tests: `tiny`, not listed
+    #[value(skip)]
+    Tiny,
+}
+
+impl Tower {
+    /// Sizes.
+    pub fn config(self) -> VisionConfig {
+        let (hidden, intermediate, layers, heads, image_size, patch) = match self {
+            Self::SiglipB16 => (768, 3072, 12, 12, 224, 16),
+            Self::SiglipSo400m => (1152, 4304, 26, 16, 384, 14),
+            Self::Tiny => (32, 64, 1, 2, 56, 14),
+        };
+        VisionConfig { hidden, intermediate, layers, heads, image_size, patch, layer_norm_eps: 1e-6 }
+    }
+}
+
+/// A decoder, and the tower before it where there is one: `qwen2-0.5b`, `qwen2-0.5b+siglip-b16`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(try_from = "String")]
+pub struct Model {
+    /// Reads and speaks.
+    pub decoder: Shape,
+    /// Sees.
+    pub tower: Option<Tower>,
+}
+
+impl FromStr for Model {
+    type Err = String;
+
+    fn from_str(text: &str) -> Result<Self, String> {
+        let (decoder, tower) = text.split_once('+').map_or((text, None), |(left, right)| (left, Some(right)));
+        let decoder = named(decoder, Shape::Tiny);
+        // None: a tower that is not known.
+        let tower = tower.map_or(Some(None), |tower| named(tower, Tower::Tiny).map(Some));
+        decoder.zip(tower).map(|(decoder, tower)| Self { decoder, tower }).ok_or_else(|| {
+            let (decoders, towers) = (names::<Shape>(), names::<Tower>());
+            format!("shape {text:?} is unknown; give DECODER or DECODER+TOWER, decoders: {decoders}, towers: {towers}")
+        })
+    }
+}
+
+impl TryFrom<String> for Model {
+    type Error = String;
+
+    fn try_from(text: String) -> Result<Self, String> {
+        text.parse()
+    }
+}
+
+impl std::fmt::Display for Model {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(&name(self.decoder))?;
+        self.tower.map_or(Ok(()), |tower| write!(f, "+{}", name(tower)))
+    }
+}
+
+fn named<T: ValueEnum>(word: &str, tiny: T) -> Option<T> {
+    if word == TINY { Some(tiny) } else { T::from_str(word, false).ok() }
+}
+
+fn name<T: ValueEnum>(value: T) -> String {
+    value.to_possible_value().map_or(TINY.into(), |value| value.get_name().into())
+}
+
+fn names<T: ValueEnum>() -> String {
+    T::value_variants().iter().map(|value| name(value.clone())).collect::<Vec<_>>().join(", ")
+}
+
+/// Bits of the decoder's matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 pub enum Bits {
     /// 8.5 bits a weight
     #[value(name = "q8_0")]
@@ -59,7 +164,120 @@ pub enum Bits {
     Q4,
 }
 
-/// A decoder with random weights, and the bytes of its matrices.
+impl Bits {
+    fn dtype(self) -> GgmlDType {
+        match self {
+            Self::Q8 => GgmlDType::Q8_0,
+            Self::Q4 => GgmlDType::Q4_0,
+        }
+    }
+}
+
+impl Model {
+    /// Whether a case can be measured with it: `enc` needs a tower, `drop%` a tokenizer, which only a bundle has.
+    pub fn can(self, case: Case) -> bool {
+        match case {
+            Case::Enc => self.tower.is_some(),
+            Case::Drop => false,
+            _ => true,
+        }
+    }
+
+    /// Side of the pictures that the tower sees, in pixels.
+    pub fn image_size(self) -> usize {
+        self.tower.map_or(1, |tower| tower.config().image_size)
+    }
+
+    /// Visual tokens of one frame; none without a tower.
+    pub fn frame_tokens(self) -> Option<usize> {
+        self.tower.map(|_| self.network().tokens_per_frame())
+    }
+
+    /// What it needs in memory for windows of `frames` frames, the tower held as f32.
+    pub fn needs(self, bits: Bits, frame_tokens: usize, frames: usize) -> Memory {
+        let network = self.network();
+        let c = &network.text;
+        let tables = if c.tied { 1 } else { 2 } * c.vocab * c.hidden;
+        let (block, values) = (bits.dtype().type_size(), bits.dtype().block_size());
+        let bytes = (tables + matrices(c)) / values * block + self.tower_bytes();
+        // The tower that stands in for none gives one token a frame.
+        let frames = if self.tower.is_some() { frames } else { frames * frame_tokens };
+        Memory::needs(&network, bytes as u64, frames, ANSWER)
+    }
+
+    /// What decides how much memory a case needs. For `enc` the tower alone is made: held twice, while it is written and while an engine lays it out.
+    pub fn sizes(self, bits: Bits, frame_tokens: usize, case: Case) -> Sizes {
+        let mut needs = self.needs(bits, frame_tokens, CAPACITY);
+        if case == Case::Enc {
+            needs.weights = 2 * self.tower_bytes() as u64;
+        }
+        Sizes::of_decoder(&self.to_string(), &self.decoder.config(), needs, frame_tokens)
+    }
+
+    fn tower_bytes(self) -> usize {
+        let table = if self.tower.is_some() { weights::table(&self.network()) } else { Vec::new() };
+        4 * table.iter().filter(|(name, ..)| sees(name)).map(elements).sum::<usize>()
+    }
+
+    /// The whole network; without a tower with the smallest one.
+    fn network(self) -> Config {
+        let vision = self.tower.map(Tower::config).unwrap_or(VisionConfig {
+            hidden: 1,
+            intermediate: 1,
+            layers: 1,
+            heads: 1,
+            image_size: 1,
+            patch: 1,
+            layer_norm_eps: 1e-6,
+        });
+        Config {
+            feature_layers: vec![vision.layers],
+            vision,
+            text: self.decoder.config(),
+            image_token: 0,
+            video_token: 0,
+        }
+    }
+
+    /// Sizes of the tower as its file states them; none without a tower.
+    pub fn export(self) -> Option<VisionExport> {
+        let v = self.tower?.config();
+        Some(VisionExport {
+            image_size: v.image_size,
+            patch_size: v.patch,
+            hidden_size: v.hidden,
+            intermediate_size: v.intermediate,
+            num_layers: v.layers,
+            num_heads: v.heads,
+            layer_norm_eps: v.layer_norm_eps as f32,
+            text_hidden_size: self.decoder.config().hidden,
+            storage: Storage::F32,
+        })
+    }
+}
+
+fn elements((_, shape, _): &(String, Vec<usize>, Init)) -> usize {
+    shape.iter().product()
+}
+
+/// Whether a tensor is of the side that sees.
+fn sees(name: &str) -> bool {
+    !name.starts_with("language_model.") && !name.starts_with("lm_head.")
+}
+
+/// Elements of the matrices that every row goes through.
+pub fn matrices(c: &TextConfig) -> usize {
+    let kv = c.kv_heads * c.head_dim;
+    c.layers * c.hidden * (2 * c.heads * c.head_dim + 2 * kv + 3 * c.intermediate)
+}
+
+/// Draws evenly from -1 to 1.
+pub fn draw(state: &mut u64) -> f32 {
+    *state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+    (*state >> 40) as f32 / (1u64 << 23) as f32 - 1.0
+}
+
+/// A decoder with random weights, and the bytes of the matrices that one token reads.
 ///
 /// # Errors
 /// Whatever candle reports, such as too little memory.
@@ -72,34 +290,135 @@ pub fn decoder(shape: Shape, bits: Bits) -> Result<(Qwen2, u64)> {
     let network = Qwen2::quantized(config, |name| {
         let part =
             name.rsplit_once("blk.").map_or(name, |(_, rest)| rest.split_once('.').map_or(rest, |p| p.1));
-        let sizes: Vec<usize> = match part {
-            "token_embd.weight" | "output.weight" => vec![c.vocab, c.hidden],
-            "attn_q.weight" => vec![wide, c.hidden],
-            "attn_k.weight" | "attn_v.weight" => vec![narrow, c.hidden],
-            "attn_output.weight" => vec![c.hidden, wide],
-            "ffn_gate.weight" | "ffn_up.weight" => vec![c.intermediate, c.hidden],
-            "ffn_down.weight" => vec![c.hidden, c.intermediate],
-            "attn_q.bias" => vec![wide],
-            "attn_k.bias" | "attn_v.bias" => vec![narrow],
-            _ => vec![c.hidden],
+        let (rows, columns) = match part {
+            "token_embd.weight" | "output.weight" => (c.vocab, c.hidden),
+            "attn_q.weight" => (wide, c.hidden),
+            "attn_k.weight" | "attn_v.weight" => (narrow, c.hidden),
+            "attn_output.weight" => (c.hidden, wide),
+            "ffn_gate.weight" | "ffn_up.weight" => (c.intermediate, c.hidden),
+            "ffn_down.weight" => (c.hidden, c.intermediate),
+            "attn_q.bias" => return Ok(vector(0.0, wide)?),
+            "attn_k.bias" | "attn_v.bias" => return Ok(vector(0.0, narrow)?),
+            _ => return Ok(vector(1.0, c.hidden)?),
         };
-        let matrix = sizes.len() == 2;
-        let spread = if matrix { (3.0 / c.hidden as f32).sqrt() } else { 0.0 };
-        let base = if part.ends_with("norm.weight") { 1.0 } else { 0.0 };
-        let values = (0..sizes.iter().product::<usize>())
-            .map(|_| {
-                state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
-                base + spread * ((state >> 40) as f32 / (1u64 << 23) as f32 - 1.0)
-            })
-            .collect();
-        let dtype = match (matrix, bits) {
-            (false, _) => GgmlDType::F32,
-            (true, Bits::Q8) => GgmlDType::Q8_0,
-            (true, Bits::Q4) => GgmlDType::Q4_0,
-        };
-        let tensor = QTensor::quantize(&Tensor::from_vec(values, sizes, &Device::Cpu)?, dtype)?;
-        bytes += tensor.storage_size_in_bytes() as u64;
-        Ok(tensor)
+        let matrix = matrix(rows, columns, bits.dtype(), &mut state)?;
+        // Of a table that is not the head too, a token reads one row.
+        if c.tied || part != "token_embd.weight" {
+            bytes += matrix.storage_size_in_bytes() as u64;
+        }
+        Ok(matrix)
     })?;
     Ok((network, bytes))
+}
+
+fn vector(value: f32, size: usize) -> candle_core::Result<QTensor> {
+    QTensor::quantize(&Tensor::full(value, size, &Device::Cpu)?, GgmlDType::F32)
+}
+
+fn matrix(rows: usize, columns: usize, dtype: GgmlDType, state: &mut u64) -> candle_core::Result<QTensor> {
+    let drawn = rows.min(DRAWN_ROWS);
+    let spread = (3.0 / columns as f32).sqrt();
+    let values: Vec<f32> = (0..drawn * columns).map(|_| spread * draw(state)).collect();
+    let first = QTensor::quantize(&Tensor::from_vec(values, (drawn, columns), &Device::Cpu)?, dtype)?;
+    let block = first.data()?;
+    let mut bytes = block.repeat(rows.div_ceil(drawn));
+    bytes.truncate(block.len() / drawn * rows);
+    QTensor::new(QStorage::from_data(bytes.into(), &Device::Cpu, dtype)?, (rows, columns))
+}
+
+/// Writes the `vision.onnx` of a shape with a tower.
+///
+/// # Errors
+/// A file that cannot be written.
+pub fn vision(shape: Model, export: &VisionExport, path: &Path) -> Result<()> {
+    let table = weights::table(&shape.network()).into_iter();
+    let table: BTreeMap<_, _> = table.map(|(name, sizes, init)| (name, (sizes, init))).collect();
+    let state = Cell::new(0x9E37_79B9_7F4A_7C15u64);
+    write_vision(path, export, &|published| {
+        let found = weights::canonical(published).and_then(|name| table.get(&name));
+        let (sizes, init) = found.cloned().unwrap_or((Vec::new(), Init::Zero));
+        let count = sizes.iter().product();
+        let values = match init {
+            Init::One => vec![1.0; count],
+            Init::Zero => vec![0.0; count],
+            Init::Normal(deviation) => {
+                let (mut drawn, spread) = (state.get(), deviation * 3f32.sqrt());
+                let values = (0..count).map(|_| spread * draw(&mut drawn)).collect();
+                state.set(drawn);
+                values
+            }
+        };
+        Ok((sizes, values))
+    })?;
+    Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::budget::Wish;
+
+    #[test]
+    fn shapes_are_spelled_as_they_are_read() {
+        for name in ["qwen2-0.5b", "qwen2-0.5b+siglip-b16", "qwen2-7b+siglip-so400m", "tiny+tiny"] {
+            assert_eq!(name.parse::<Model>().unwrap().to_string(), name);
+        }
+        for wrong in ["", "+", "qwen2-0.5b+", "qwen3", "qwen2-7b+clip", "siglip-b16+qwen2-7b", "a+b+c"] {
+            let message = wrong.parse::<Model>().unwrap_err();
+            assert!(message.contains("qwen2-7b") && message.contains("siglip-so400m"), "{message}");
+        }
+        let tokens = |name: &str| name.parse::<Model>().unwrap().frame_tokens();
+        assert_eq!(tokens("qwen2-7b+siglip-so400m"), Some(196));
+        assert_eq!((tokens("qwen2-0.5b+siglip-b16"), tokens("qwen2-0.5b")), (Some(49), None));
+    }
+
+    #[test]
+    fn needs_are_those_of_the_published_sizes() {
+        let needs = |name: &str, bits, case| {
+            let sizes = name.parse::<Model>().unwrap();
+            let sizes = sizes.sizes(bits, sizes.frame_tokens().unwrap_or(49), case);
+            let need = sizes.need(sizes.choice(Wish::exact()));
+            [need.weights, need.window, need.kv].map(|bytes| bytes as f64 / 1e9)
+        };
+        // 7.6e9 parameters at 4.5 bits, and 0.41e9 of tower and projector at 32; 7041 rows of 57344 bytes.
+        let [weights, window, kv] = needs("qwen2-7b+siglip-so400m", Bits::Q4, Case::Tg128);
+        assert!((5.8..6.1).contains(&weights) && (0.39..0.42).contains(&kv), "{weights} {kv}");
+        assert!((window - 32.0 * 196.0 * 3584.0 * 4.0 / 1e9).abs() < 1e-6, "{window}");
+        let [tower, ..] = needs("qwen2-7b+siglip-so400m", Bits::Q4, Case::Enc);
+        assert!((3.2..3.4).contains(&tower), "{tower}");
+        let [small, window, _] = needs("qwen2-0.5b", Bits::Q8, Case::Tg128);
+        assert!((0.52..0.53).contains(&small), "{small}");
+        assert!((window - 32.0 * 49.0 * 896.0 * 4.0 / 1e9).abs() < 1e-6, "{window}");
+        let [both, ..] = needs("qwen2-0.5b+siglip-b16", Bits::Q8, Case::Tg128);
+        assert!((0.34..0.36).contains(&(both - small)), "{both}");
+    }
+
+    #[test]
+    fn a_matrix_repeats_its_first_rows() {
+        let mut state = 1;
+        let matrix = matrix(150, 64, GgmlDType::Q8_0, &mut state).unwrap();
+        let rows = matrix.dequantize(&Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+        assert_eq!((rows.len(), rows[0].len()), (150, 64));
+        assert_eq!((&rows[0], &rows[21]), (&rows[64], &rows[149]));
+        assert!(rows[0] != rows[1] && rows.iter().flatten().all(|v| v.is_finite()));
+    }
+
+    #[test]
+    fn a_random_network_sees_and_reads() {
+        let shape: Model = "tiny+tiny".parse().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let file = folder.path().join("vision.onnx");
+        vision(shape, &shape.export().unwrap(), &file).unwrap();
+        let tower = utr_models::vision::VisionTower::from_onnx(&file).unwrap();
+        let pixels =
+            Tensor::full(0.5f32, (1, 3, shape.image_size(), shape.image_size()), &Device::Cpu).unwrap();
+        let tokens = tower.encode(&pixels).unwrap();
+        assert_eq!(tokens.dims(), [1, shape.frame_tokens().unwrap(), 64]);
+        assert!(tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.is_finite()));
+        let (network, bytes) = decoder(shape.decoder, Bits::Q4).unwrap();
+        let weights = matrices(network.config()) + 256 * 64;
+        assert_eq!(bytes as usize, weights / 32 * 18);
+        let logits = network.logits(&network.embed(&[3, 200]).unwrap()).unwrap().flatten_all().unwrap();
+        assert!(logits.to_vec1::<f32>().unwrap().iter().all(|v| v.is_finite()));
+    }
 }

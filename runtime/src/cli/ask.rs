@@ -11,6 +11,7 @@ use utr_models::manifest::WindowMode;
 
 use super::shared::{Stream, StreamArgs, TokenArgs, TokenChoice};
 use crate::answer::check_question;
+use crate::budget::Wish;
 use crate::error::{Error, Result};
 use crate::evidence::Wanted;
 use crate::load::Defaults;
@@ -110,6 +111,11 @@ impl AskArgs {
 }
 
 impl Ask {
+    /// What the window will need memory for, before the model is known.
+    pub fn wish(&self) -> Wish {
+        self.stream.wish((!self.stream.source.never_ends()).then_some(WindowMode::Exact))
+    }
+
     /// Frames of the window, which of the source's they are, and how answers are drawn: what was typed, and for the rest what the
     /// model says.
     ///

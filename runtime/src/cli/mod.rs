@@ -13,13 +13,15 @@ use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
 
-use crate::encode::EncoderKind;
+use crate::board::Board;
+use crate::decode::KvPrecision;
 
 pub use ask::{Ask, AskArgs};
 pub use ros::{Ros, RosArgs, ServiceKind};
 pub use serve::{Serve, ServeArgs};
 pub use shared::{
-    Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, period, time, timeout,
+    EncoderArgs, Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, period,
+    time, timeout,
 };
 
 /// Ask a camera about its last 32 frames.
@@ -48,7 +50,9 @@ pub enum Command {
     Record(crate::record::RecordArgs),
     /// Measure this machine with a model, beside what it could do at most
     Bench(crate::bench::BenchArgs),
-    /// Look into a bundle
+    /// Build what is specific to this machine, warm the bundle up and ask its golden questions
+    Prepare(crate::prepare::PrepareArgs),
+    /// Look into a bundle, or choose which one this device uses
     #[command(subcommand)]
     Bundle(BundleCommand),
     /// Say what this machine has and lacks
@@ -70,10 +74,41 @@ pub enum BundleCommand {
     Verify {
         /// The bundle
         dir: PathBuf,
-        /// What encodes the frames
-        #[arg(long, value_name = "ENGINE", default_value = "tract")]
-        encoder: EncoderKind,
+        /// What encodes the frames.
+        #[command(flatten)]
+        engine: EncoderArgs,
     },
+    /// Copy a bundle into the store, check the copy as `verify` does, and make it current; only this bundle and the one before it stay
+    Install {
+        /// The bundle
+        dir: PathBuf,
+        /// Where.
+        #[command(flatten)]
+        store: StoreArgs,
+        /// What encodes the frames of the golden questions.
+        #[command(flatten)]
+        engine: EncoderArgs,
+    },
+    /// List the store's bundles
+    List {
+        /// Where.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+    /// Swap the current bundle and the one before it
+    Rollback {
+        /// Where.
+        #[command(flatten)]
+        store: StoreArgs,
+    },
+}
+
+/// Where a device keeps its bundles, as typed.
+#[derive(Debug, Args)]
+pub struct StoreArgs {
+    /// The store [default: UTR_BUNDLES, else /var/lib/utr/bundles]
+    #[arg(long, value_name = "DIR")]
+    pub store: Option<PathBuf>,
 }
 
 /// `utr doctor`.
@@ -85,7 +120,22 @@ pub struct DoctorArgs {
     /// The bundle to look at [default: UTR_BUNDLE, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// Print one JSON object
+    /// Judge by this board's profile [default: the board this is]; on another machine by the profile alone, as before flashing
+    #[arg(long, value_name = "BOARD", value_parser = clap::builder::PossibleValuesParser::new(Board::names()))]
+    pub board: Option<String>,
+    /// Look at a root file system in this folder, such as Linux_for_Tegra/rootfs, in place of this machine
+    #[arg(long, value_name = "DIR", default_value = "/")]
+    pub root: PathBuf,
+    /// Frames in the window whose memory is counted, 1 to 32 [default: the bundle's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub frames: Option<u32>,
+    /// How that window slides [default: the bundle's for live sources]
+    #[arg(long, value_name = "MODE")]
+    pub window_mode: Option<Mode>,
+    /// How its keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+    /// Print one JSON object: the checks, the facts, the need of memory, and a limit for the service (memory_max, bytes)
     #[arg(long)]
     pub json: bool,
     /// Longest wait for a frame, in seconds
@@ -101,5 +151,24 @@ mod tests {
     fn the_command_line_is_sound() {
         use clap::CommandFactory;
         Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_provider_is_onnxruntimes() {
+        use crate::encode::EncoderKind;
+        let resolve = |words: &str| {
+            let cli = Cli::try_parse_from(format!("utr prepare {words}").split_whitespace()).ok()?;
+            let Command::Prepare(arguments) = cli.command else { panic!("not prepare") };
+            arguments.engine.resolve().ok()
+        };
+        assert_eq!(resolve(""), Some(None));
+        assert_eq!(resolve("--encoder ort"), Some(Some(EncoderKind::Ort)));
+        assert_eq!(resolve("--encoder ort --provider cpu"), Some(Some(EncoderKind::Ort)));
+        assert_eq!(resolve("--encoder ort --provider cuda"), Some(Some(EncoderKind::OrtCuda)));
+        assert_eq!(resolve("--encoder ort --provider tensorrt"), Some(Some(EncoderKind::OrtTensorrt)));
+        for refused in ["--provider cuda", "--encoder tract --provider cuda", "--encoder ort --provider npu"]
+        {
+            assert_eq!(resolve(refused), None, "{refused}");
+        }
     }
 }

@@ -11,9 +11,10 @@ use utr_models::manifest::WindowMode;
 use utr_models::prompt::Kind;
 
 use crate::board::Board;
+use crate::budget::Wish;
 use crate::capture::CaptureOptions;
 use crate::decode::KvPrecision;
-use crate::encode::EncoderKind;
+use crate::encode::{EncoderKind, Provider};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::Defaults;
@@ -35,7 +36,7 @@ pub struct StreamArgs {
 /// The model and its window, as typed.
 #[derive(Clone, Debug, Args)]
 pub struct ModelArgs {
-    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the one that ships]
+    /// A bundle, or a Hugging Face LLaVA-OneVision folder [default: UTR_BUNDLE, else the store's current one, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
     /// Frames in the window, 1 to 32 [default: the bundle's]
@@ -53,9 +54,12 @@ pub struct ModelArgs {
     /// Instructions before the conversation [default: the chat template's]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
-    #[arg(long, value_name = "ENGINE")]
-    pub encoder: Option<EncoderKind>,
+    /// What encodes the frames.
+    #[command(flatten)]
+    pub engine: EncoderArgs,
+    /// First build what this machine still lacks for that, which can take minutes (utr prepare)
+    #[arg(long)]
+    pub prepare: bool,
     /// Whose chat template carries the question
     #[arg(long, value_name = "KIND", default_value = "tokenizer")]
     pub prompt: PromptKind,
@@ -65,6 +69,30 @@ pub struct ModelArgs {
     /// Whose camera and decoder elements are used [default: the board this runs on, as far as it is known]
     #[arg(long, value_name = "BOARD", value_parser = clap::builder::PossibleValuesParser::new(Board::names()))]
     pub board: Option<String>,
+}
+
+/// What encodes the frames, as typed.
+#[derive(Clone, Copy, Debug, Args)]
+pub struct EncoderArgs {
+    /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
+    #[arg(long, value_name = "ENGINE")]
+    pub encoder: Option<EncoderKind>,
+    /// What --encoder ort computes on [default: cpu]
+    #[arg(long, value_name = "PROVIDER", requires = "encoder")]
+    pub provider: Option<Provider>,
+}
+
+impl EncoderArgs {
+    /// The encoder on its provider; none where none was typed.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for a provider of another encoder than ONNX Runtime.
+    pub fn resolve(self) -> Result<Option<EncoderKind>> {
+        match (self.encoder, self.provider) {
+            (Some(encoder), Some(provider)) => encoder.on(provider).map(Some),
+            (encoder, _) => Ok(encoder),
+        }
+    }
 }
 
 /// How answers are drawn, as typed.
@@ -140,7 +168,7 @@ pub struct Stream {
     pub kv: KvPrecision,
     /// Instructions that all answers share.
     pub system: Option<String>,
-    /// As typed.
+    /// As typed, on its provider.
     pub encoder: Option<EncoderKind>,
     /// Whose chat template carries the questions.
     pub prompt: Kind,
@@ -183,7 +211,7 @@ impl ModelArgs {
             mode: self.window_mode.map(WindowMode::from),
             kv: self.kv,
             system: self.system,
-            encoder: self.encoder,
+            encoder: self.engine.resolve()?,
             prompt: self.prompt.into(),
             timeout: timeout(self.capture_timeout)?,
             board: self.board.as_deref().map(Board::named).transpose()?,
@@ -200,6 +228,11 @@ impl Stream {
         let frames = frames(self.frames, model)?;
         let mode = self.mode.unwrap_or(mode);
         Ok(Settings { frames, mode, kv: self.kv, system: self.system.clone(), prompt: self.prompt })
+    }
+
+    /// What the window will need memory for, as far as it was typed; `mode` where none was, and where that is none the model's own.
+    pub fn wish(&self, mode: Option<WindowMode>) -> Wish {
+        Wish { frames: self.frames, mode: self.mode.or(mode), kv: self.kv }
     }
 
     /// How the source is read.

@@ -6,11 +6,13 @@
 
 mod candle;
 #[cfg(feature = "ort")]
+mod engine;
+#[cfg(feature = "ort")]
 mod ort;
 #[cfg(feature = "tract")]
 mod tract;
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use utr_models::preprocess::Preprocessor;
@@ -33,7 +35,7 @@ const BATCH: usize = 8;
 
 /// Pixels to visual tokens: tower, projector and pool.
 pub trait VisionEncoder: Send {
-    /// `tract`, `ort` or `candle`.
+    /// `tract`, `ort`, `ort-cuda`, `ort-tensorrt` or `candle`.
     fn name(&self) -> &'static str;
 
     /// T: visual tokens of one frame.
@@ -64,16 +66,75 @@ pub enum EncoderKind {
     Ort,
     /// The reference network.
     Candle,
+    /// ONNX Runtime with --provider cuda.
+    #[value(hide = true)]
+    OrtCuda,
+    /// ONNX Runtime with --provider tensorrt.
+    #[value(hide = true)]
+    OrtTensorrt,
+}
+
+/// What ONNX Runtime computes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub enum Provider {
+    /// The processor
+    Cpu,
+    /// An NVIDIA GPU, in single precision
+    Cuda,
+    /// An NVIDIA GPU through TensorRT, in half precision; `utr prepare` builds its engine
+    Tensorrt,
+}
+
+impl EncoderKind {
+    /// ONNX Runtime on a provider.
+    ///
+    /// # Errors
+    /// [`Error::Argument`] for another engine.
+    pub fn on(self, provider: Provider) -> Result<Self> {
+        match (self, provider) {
+            (Self::Ort, Provider::Cpu) => Ok(self),
+            (Self::Ort, Provider::Cuda) => Ok(Self::OrtCuda),
+            (Self::Ort, Provider::Tensorrt) => Ok(Self::OrtTensorrt),
+            _ => Err(Error::Argument("--provider is ONNX Runtime's: give --encoder ort with it".into())),
+        }
+    }
+}
+
+/// What had to be built for this machine.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Prepared {
+    /// The engine runs the graph as it is.
+    Nothing,
+    /// An engine that fits lay in this folder.
+    Found(PathBuf),
+    /// One was built into this folder.
+    Built(PathBuf),
+}
+
+/// Builds what an engine needs of a `vision.onnx` on this machine, which can take minutes; nothing else builds it.
+///
+/// # Errors
+/// As [`open`]; [`Error::Io`] where the cache cannot be written.
+pub fn prepare(kind: EncoderKind, onnx: &Path, preprocessor: &Preprocessor) -> Result<Prepared> {
+    match kind {
+        #[cfg(feature = "ort")]
+        EncoderKind::OrtTensorrt => ort::prepare(onnx, preprocessor),
+        #[cfg(not(feature = "ort"))]
+        EncoderKind::OrtTensorrt => open(kind, onnx, preprocessor.clone()).map(|_| Prepared::Nothing),
+        _ => Ok(Prepared::Nothing),
+    }
 }
 
 /// Opens an engine on a `vision.onnx`.
 ///
 /// # Errors
-/// [`Error::Encoder`] where the engine is not in this build or refuses the graph.
+/// [`Error::Encoder`] where the engine is not in this build, refuses the graph, or is not prepared for it.
 pub fn open(kind: EncoderKind, onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
     match kind {
         EncoderKind::Tract => open_tract(onnx, preprocessor),
-        EncoderKind::Ort => open_ort(onnx, preprocessor),
+        EncoderKind::Ort => open_ort(onnx, preprocessor, Provider::Cpu),
+        EncoderKind::OrtCuda => open_ort(onnx, preprocessor, Provider::Cuda),
+        EncoderKind::OrtTensorrt => open_ort(onnx, preprocessor, Provider::Tensorrt),
         EncoderKind::Candle => Ok(Box::new(CandleEncoder::open(onnx, preprocessor)?)),
     }
 }
@@ -92,12 +153,12 @@ fn open_tract(_onnx: &Path, _preprocessor: Preprocessor) -> Result<Box<dyn Visio
 }
 
 #[cfg(feature = "ort")]
-fn open_ort(onnx: &Path, preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
-    Ok(Box::new(OrtEncoder::open(onnx, preprocessor)?))
+fn open_ort(onnx: &Path, preprocessor: Preprocessor, provider: Provider) -> Result<Box<dyn VisionEncoder>> {
+    Ok(Box::new(OrtEncoder::open(onnx, preprocessor, provider)?))
 }
 
 #[cfg(not(feature = "ort"))]
-fn open_ort(_onnx: &Path, _preprocessor: Preprocessor) -> Result<Box<dyn VisionEncoder>> {
+fn open_ort(_: &Path, _: Preprocessor, _: Provider) -> Result<Box<dyn VisionEncoder>> {
     Err(Error::encoder("ort", "not in this build; choose another --encoder, or build with the feature `ort`"))
 }
 

@@ -1,9 +1,10 @@
 //! Metrics: what Prometheus scrapes, and what the page shows of the recent past.
 //!
-//! Comes in: every frame and answer, on the session's threads, and the session's counts at each scrape. Goes out: OpenMetrics text, and
-//! [`Recent`]. The names are a contract with dashboards.
+//! Comes in: every frame and answer, on the session's threads, and the session's counts and the board's sensors at each scrape. Goes out: OpenMetrics
+//! text, and [`Recent`]. The names are a contract with dashboards.
 
-use std::collections::VecDeque;
+use std::collections::{BTreeMap, VecDeque};
+use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -20,12 +21,15 @@ use crate::budget;
 use crate::capture::Frame;
 use crate::error::{Error, Result};
 use crate::pipeline::Look;
+use crate::power::Meter;
 use crate::session::{Observer, Status};
 
 /// Frames whose times make the rate.
 const RATE_FRAMES: usize = 16;
 
 type Label = [(&'static str, &'static str); 1];
+/// A label whose values the board makes up.
+type Sensor = [(&'static str, String); 1];
 type Level = Gauge<f64, AtomicU64>;
 
 /// Everything counted.
@@ -41,6 +45,9 @@ pub struct Metrics {
     tokens: Counter,
     age: Histogram,
     memory: Family<Label, Level>,
+    meter: Mutex<Meter>,
+    power: Family<Sensor, Level>,
+    temperature: Family<Sensor, Level>,
     requests: Family<Label, Counter>,
     pending: Level,
     window: Level,
@@ -101,6 +108,9 @@ impl Default for Metrics {
             tokens: register(&mut registry, "utr_decode_tokens", "Tokens of answers"),
             requests: register(&mut registry, "utr_requests", "Questions, by outcome"),
             memory: register(&mut registry, "utr_memory_bytes", "Memory of this process, by kind"),
+            meter: Mutex::new(Meter::open(Path::new("/"))),
+            power: register(&mut registry, "utr_power_watts", "What the board draws, by rail"),
+            temperature: register(&mut registry, "utr_temperature_celsius", "How hot the board is, by zone"),
             pending: register(&mut registry, "utr_queue_pending", "Questions waiting or being answered"),
             window: register(&mut registry, "utr_window_frames", "Frames in the window"),
             encode,
@@ -149,10 +159,28 @@ impl Metrics {
         for (kind, bytes) in budget::used() {
             self.memory.get_or_create(&[("kind", kind)]).set(bytes as f64);
         }
+        self.written()
+    }
+
+    /// What was counted, and what the sensors say now.
+    fn written(&self) -> String {
+        // Held until the text is written: another scrape would clear what this one has set.
+        let mut meter = self.meter.lock().unwrap_or_else(PoisonError::into_inner);
+        let reading = meter.read();
+        tell(&self.power, "rail", reading.watts);
+        tell(&self.temperature, "zone", reading.celsius);
         let mut text = String::new();
         // Writing to a string does not fail.
         let _ = encode(&mut text, &self.registry);
         text
+    }
+}
+
+/// What sensors say now; those that fell silent are no longer told.
+fn tell(family: &Family<Sensor, Level>, label: &'static str, values: BTreeMap<String, f64>) {
+    family.clear();
+    for (name, value) in values {
+        family.get_or_create(&[(label, name)]).set(value);
     }
 }
 
@@ -200,5 +228,33 @@ impl Observer for Metrics {
         recent.answer_s = if recent.answers == 0 { took } else { 0.7 * recent.answer_s + 0.3 * took };
         recent.answers += 1;
         recent.answer = Some(answer.clone());
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn sensors_are_told_while_they_speak() {
+        let root = tempfile::tempdir().unwrap();
+        let file = |path: &str, text: &str| {
+            let path = root.path().join(path);
+            std::fs::create_dir_all(path.parent().unwrap()).unwrap();
+            std::fs::write(path, text).unwrap();
+        };
+        let monitor = "sys/bus/i2c/drivers/ina3221/1-0040/hwmon/hwmon1";
+        for (name, text) in [("in1_label", "VDD_IN"), ("in1_input", "5000"), ("curr1_input", "1500")] {
+            file(&format!("{monitor}/{name}"), text);
+        }
+        file("sys/class/thermal/thermal_zone0/type", "cpu-thermal");
+        file("sys/class/thermal/thermal_zone0/temp", "48500");
+        let metrics = Metrics { meter: Mutex::new(Meter::open(root.path())), ..Metrics::default() };
+        let text = metrics.written();
+        assert!(text.contains("utr_power_watts{rail=\"VDD_IN\"} 7.5\n"), "{text}");
+        assert!(text.contains("utr_temperature_celsius{zone=\"cpu-thermal\"} 48.5\n"), "{text}");
+        file(&format!("{monitor}/in1_input"), "gone");
+        let text = metrics.written();
+        assert!(!text.contains("utr_power_watts") && text.contains("utr_temperature_celsius"), "{text}");
     }
 }

@@ -8,6 +8,7 @@ use super::recipe::Recipe;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
+use std::time::Duration;
 use utr_models::atomic;
 
 /// Makes the folder, where it is new, and keeps every other process out of it until the returned file is dropped or this process ends.
@@ -18,17 +19,24 @@ pub fn claim(run: &Path) -> Result<File> {
     std::fs::create_dir_all(run).with_context(|| format!("creating {}", run.display()))?;
     let path = run.join("lock");
     let file = File::create(&path).with_context(|| format!("creating {}", path.display()))?;
-    match file.try_lock() {
-        Ok(()) => Ok(file),
-        Err(TryLockError::WouldBlock) => bail!(
-            "{} is being trained by another process, which holds {}; stop it, or name another folder with --output",
-            run.display(),
-            path.display()
-        ),
-        // A file system without locks, such as some network mounts.
-        Err(TryLockError::Error(_)) => Ok(file),
+    // A process that was just started from one that held the lock holds it until it runs its own program.
+    for _ in 0..CLAIM_TRIES {
+        match file.try_lock() {
+            Err(TryLockError::WouldBlock) => std::thread::sleep(CLAIM_PAUSE),
+            // Also on a file system without locks, such as some network mounts.
+            Ok(()) | Err(TryLockError::Error(_)) => return Ok(file),
+        }
     }
+    bail!(
+        "{} is being trained by another process, which holds {}; stop it, or name another folder with --output",
+        run.display(),
+        path.display()
+    )
 }
+
+/// How often a claimed folder is tried again.
+const CLAIM_TRIES: usize = 10;
+const CLAIM_PAUSE: Duration = Duration::from_millis(50);
 
 /// The model that a run began with; its files besides the weights belong to every checkpoint.
 pub fn start(run: &Path) -> PathBuf {

@@ -1,0 +1,114 @@
+#!/usr/bin/env bash
+# Brings utr to a board: to one that runs, by ssh, or into a root file system before it is flashed. Nothing is built here.
+set -euo pipefail
+
+usage() {
+    cat <<'USAGE'
+usage: cross/deploy.sh [options] HOST              to a board that runs, by ssh
+       cross/deploy.sh [options] --rootfs DIR      into a root file system before flashing, such as Linux_for_Tegra/rootfs; as root
+
+HOST is what ssh takes. There the package is installed, then: utr bundle install, utr doctor, utr prepare, restart, wait for /readyz, status.
+Where a step fails, the bundle that was current before is current again and serves, and the exit status is 1.
+
+  --deb FILE        the package [default: the newest utr_*_arm64.deb under the target folder]
+  --no-deb          the board has the package; only the bundle is new
+  --bundle PATH     also install this bundle: a folder, or a .tar or .tar.gz of one
+  --prepare ARGS    what encodes the frames, in one word: "--encoder ort --provider tensorrt"; the same belongs to UTR_ARGS in /etc/default/utr
+  --enable          also start the service at every boot
+  --stop            stop the service while a new bundle is checked: for boards that have memory for one model only
+  --timeout S       longest wait for /readyz, in seconds [default: 120]; without a camera it never comes
+  --dry-run         print the commands and run none
+  --help            print this
+USAGE
+}
+
+here=$(cd "$(dirname "$0")" && pwd)
+say() { echo "deploy: $*" >&2; }
+fail() { say "$*"; exit 2; }
+
+deb="" no_deb="" bundle="" rootfs="" host="" enable="" dry=""
+board=()
+while [ $# -gt 0 ]; do
+    case $1 in
+        --deb | --bundle | --prepare | --timeout | --rootfs) [ $# -gt 1 ] || fail "$1 needs a value; see --help" ;;
+    esac
+    case $1 in
+        --deb) deb=$2; shift ;;
+        --bundle) bundle=${2%/}; shift ;;
+        --rootfs) rootfs=${2%/}; shift ;;
+        --prepare | --timeout) board+=("$1" "$2"); shift ;;
+        --no-deb) no_deb=yes ;;
+        --enable) enable=yes; board+=("$1") ;;
+        --stop) board+=("$1") ;;
+        --dry-run) dry=yes ;;
+        --help | -h) usage; exit 0 ;;
+        -*) fail "$1 is unknown; see --help" ;;
+        *) [ -z "$host" ] || fail "$host and $1: one board at a time"; host=$1 ;;
+    esac
+    shift
+done
+if [ -n "$host" ] && [ -n "$rootfs" ]; then fail "$host and --rootfs $rootfs: one of both"; fi
+if [ -z "$host$rootfs" ]; then usage >&2; exit 2; fi
+if [ -n "$no_deb" ] && [ -z "$bundle" ]; then fail "--no-deb without --bundle leaves nothing to do"; fi
+
+if [ -z "$deb" ] && [ -z "$no_deb" ]; then
+    target=${CARGO_TARGET_DIR:-$here/../target}
+    # shellcheck disable=SC2012 # the newest one
+    deb=$(ls -t "$target"/cross/out/utr_*_arm64.deb "$target"/*/debian/utr_*_arm64.deb 2> /dev/null | head -n 1 || true)
+    [ -n "$deb" ] || fail "no utr_*_arm64.deb under $target; run: make cross (or name one with --deb)"
+fi
+[ -z "$deb" ] || [ -f "$deb" ] || fail "--deb $deb: no such file"
+[ -z "$bundle" ] || [ -f "$bundle" ] || [ -f "$bundle/manifest.json" ] || fail "--bundle $bundle: neither a bundle's folder nor a .tar of one"
+
+# Prints a command, and runs it unless this is a rehearsal.
+run() {
+    printf '+'
+    printf ' %q' "$@"
+    echo
+    [ -n "$dry" ] || "$@"
+}
+
+to_board() {
+    local there files=("$here/package/on-board") command tty=()
+    there=/var/tmp/utr-deploy.$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
+    if [ -n "$deb" ]; then files+=("$deb"); board+=(--deb "$there/$(basename "$deb")"); fi
+    if [ -n "$bundle" ]; then
+        bundle=$(realpath "$bundle")
+        files+=("$bundle")
+        board+=(--bundle "$there/$(basename "$bundle")")
+    fi
+    command=$(printf '%q ' bash "$there/on-board" "${board[@]}")
+    # sudo may ask for a password.
+    [ ! -t 0 ] || tty=(-t)
+    run ssh "$host" "mkdir -m 700 $there"
+    run scp -qr "${files[@]}" "$host:$there/" || { run ssh "$host" "rm -rf $there" || true; fail "copying to $host failed"; }
+    run ssh "${tty[@]}" "$host" "if [ \$(id -u) = 0 ]; then $command; else sudo $command; fi"
+}
+
+to_rootfs() {
+    [ -d "$rootfs/etc" ] || fail "--rootfs $rootfs: no root file system (it has no etc/)"
+    [ -n "$dry" ] || [ "$(id -u)" = 0 ] || fail "writing into $rootfs needs root; run this with sudo"
+    local utr=${UTR:-$here/../target/release/utr}
+    [ -z "$bundle" ] || [ -x "$utr" ] || utr=$(command -v utr) || fail "--bundle needs utr on this machine too: cargo build --release, or UTR=/path/to/utr"
+    [ -z "$bundle" ] || [ -d "$bundle" ] || fail "--bundle $bundle: unpack it first (tar -xf), here it must be a folder"
+    if [ -z "$deb" ]; then
+        :
+    elif chroot "$rootfs" /bin/true 2> /dev/null; then
+        run cp "$deb" "$rootfs/tmp/utr.deb"
+        run chroot "$rootfs" dpkg --install /tmp/utr.deb
+        run rm "$rootfs/tmp/utr.deb"
+    else
+        say "programs of $rootfs do not run here (apt install qemu-user-static); the files are unpacked, and dpkg there will not list the package"
+        # Not dpkg-deb --extract, which would replace a link /lib by a folder.
+        run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
+        run systemd-sysusers "--root=$rootfs" utr.conf
+    fi
+    [ -z "$bundle" ] || run "$utr" bundle install "$bundle" --store "$rootfs/var/lib/utr/bundles"
+    if [ -n "$enable" ]; then
+        run mkdir -p "$rootfs/etc/systemd/system/multi-user.target.wants"
+        run ln -sfn /lib/systemd/system/utr.service "$rootfs/etc/systemd/system/multi-user.target.wants/utr.service"
+    fi
+    say "done; after the first boot, on the board: utr doctor && utr prepare"
+}
+
+if [ -n "$host" ]; then to_board; else to_rootfs; fi

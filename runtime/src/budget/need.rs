@@ -1,0 +1,314 @@
+//! What a model needs in memory, by how its window is followed, and what would need less.
+//!
+//! Comes in: a manifest, or a configuration and the bytes of its weights. Goes out: [`Sizes`], from them the [`Need`] of a [`Choice`], and a refusal that names
+//! only what really fits. Everything saturates: a manifest with absurd sizes needs too much, no more. Nothing is measured here.
+
+use clap::ValueEnum;
+use serde::Serialize;
+use utr_models::Config;
+use utr_models::bundle::DECODER;
+use utr_models::config::TextConfig;
+use utr_models::generate::Sampling;
+use utr_models::gguf::Format;
+use utr_models::manifest::{Manifest, Memory, WindowMode};
+
+use super::{Available, packed};
+use crate::board::{Board, largest_model, mode_name};
+use crate::decode::{KvPrecision, KvShape};
+use crate::error::{Error, Result};
+use crate::prefill;
+use crate::window::CAPACITY;
+
+/// What the program itself takes beside the model: code, GStreamer with one decoder, and frames at source size.
+const PROGRAM: u64 = 64 << 20;
+/// Tokens of the prompt and the question that are counted on.
+const TEXT: usize = 512;
+/// No decoder has more blocks, heads or channels than this.
+const MOST: usize = 1 << 16;
+
+/// How the window is wished for; what is left open is the model's to say.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct Wish {
+    /// Frames of the window.
+    pub frames: Option<usize>,
+    /// How it slides.
+    pub mode: Option<WindowMode>,
+    /// How keys and values are stored.
+    pub kv: KvPrecision,
+}
+
+impl Wish {
+    /// The model's own window, read when a question comes.
+    pub fn exact() -> Self {
+        Self { mode: Some(WindowMode::Exact), ..Self::default() }
+    }
+}
+
+/// How the window is followed.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Choice {
+    /// Frames of the window.
+    pub frames: usize,
+    /// How it slides.
+    pub mode: WindowMode,
+    /// How keys and values are stored.
+    pub kv: KvPrecision,
+}
+
+/// Bytes that a choice needs.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Need {
+    /// Weights as loaded.
+    pub weights: u64,
+    /// The decoder's matrices once more, arranged for the processor's dot products; zero where it has none.
+    pub packed: u64,
+    /// Encoded frames.
+    pub window: u64,
+    /// Keys and values of the window, the prompt, the question and the answer.
+    pub kv: u64,
+    /// Largest intermediate results.
+    pub scratch: u64,
+    /// The program itself.
+    pub program: u64,
+}
+
+impl Need {
+    /// All of it.
+    pub fn total(&self) -> u64 {
+        let parts = [self.weights, self.packed, self.window, self.kv, self.scratch, self.program];
+        parts.into_iter().fold(0, u64::saturating_add)
+    }
+}
+
+impl std::fmt::Display for Need {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        write!(f, "weights {}, ", size(self.weights))?;
+        if self.packed > 0 {
+            write!(f, "arranged once more for the processor {}, ", size(self.packed))?;
+        }
+        let [window, kv, scratch, program] = [self.window, self.kv, self.scratch, self.program].map(size);
+        write!(f, "window {window}, keys and values {kv}, scratch {scratch}, program {program}")
+    }
+}
+
+/// What decides how much memory a model needs.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Sizes {
+    name: String,
+    memory: Memory,
+    shape: KvShape,
+    /// T: visual tokens of one frame.
+    tokens: usize,
+    /// Frames of its own window, for which `memory.window` is meant.
+    frames: usize,
+    live: WindowMode,
+    /// Rows of the prompt, the question and the answer.
+    text: usize,
+    /// Bytes of the decoder's quantized matrices, and how they are quantized; none where they are not.
+    matrices: Option<(u64, Format)>,
+    /// Whether the processor works on a second copy of them.
+    packs: bool,
+}
+
+impl Sizes {
+    /// By a bundle's manifest.
+    pub fn of_manifest(manifest: &Manifest) -> Self {
+        let decoder = &manifest.network.decoder;
+        let dim = decoder.hidden_size / decoder.num_heads.max(1);
+        let sizes = Self {
+            name: manifest.name.clone(),
+            memory: manifest.memory,
+            shape: KvShape { layers: decoder.num_layers, kv_heads: decoder.num_kv_heads, dim },
+            tokens: manifest.network.vision.tokens(),
+            frames: manifest.window.frames.clamp(1, CAPACITY),
+            live: manifest.window.live_mode,
+            text: TEXT + 1 + manifest.sampling.max_tokens.min(decoder.context_length),
+            matrices: None,
+            packs: false,
+        };
+        let bytes = manifest.files.get(DECODER).map_or(0, |file| file.bytes);
+        sizes.with_matrices(bytes, manifest.quantization.format)
+    }
+
+    /// By a configuration whose weights take this many bytes as loaded.
+    pub fn of_config(name: &str, config: &Config, weights: u64) -> Self {
+        let answer = Sampling::default().max_tokens;
+        let memory = Memory::needs(config, weights, CAPACITY, answer);
+        Self::of_decoder(name, &config.text, memory, config.tokens_per_frame())
+    }
+
+    /// By a decoder's configuration, and what the whole model needs for a full window.
+    pub fn of_decoder(name: &str, text: &TextConfig, memory: Memory, tokens: usize) -> Self {
+        Self {
+            name: name.into(),
+            memory,
+            shape: KvShape { layers: text.layers, kv_heads: text.kv_heads, dim: text.head_dim },
+            tokens,
+            frames: CAPACITY,
+            live: WindowMode::Rolling,
+            text: TEXT + 1 + Sampling::default().max_tokens,
+            matrices: None,
+            packs: false,
+        }
+    }
+
+    /// With quantized matrices of this many bytes in the decoder, of which this machine may keep a second copy.
+    pub fn with_matrices(self, bytes: u64, format: Format) -> Self {
+        Self { matrices: Some((bytes, format)), packs: packed::here(format), ..self }
+    }
+
+    /// With a second copy of the matrices, or without one, whatever this machine does.
+    pub fn packing(self, packs: bool) -> Self {
+        Self { packs, ..self }
+    }
+
+    /// The same model on a board.
+    pub fn on(&self, board: &Board) -> Self {
+        self.clone().packing(self.matrices.is_some_and(|(_, format)| packed::on(board, format)))
+    }
+
+    /// The model's name.
+    pub fn name(&self) -> &str {
+        &self.name
+    }
+
+    /// Sizes of its keys and values.
+    pub fn shape(&self) -> KvShape {
+        self.shape
+    }
+
+    /// A wish with the model's own window where it leaves something open.
+    pub fn choice(&self, wish: Wish) -> Choice {
+        let frames = wish.frames.unwrap_or(self.frames).clamp(1, CAPACITY);
+        Choice { frames, mode: wish.mode.unwrap_or(self.live), kv: wish.kv }
+    }
+
+    /// What a choice needs.
+    pub fn need(&self, choice: Choice) -> Need {
+        let Memory { weights, window, scratch, .. } = self.memory;
+        let frames = prefill::spans(choice.mode, choice.frames).max(choice.frames);
+        let rows = frames.saturating_mul(self.tokens).saturating_add(self.text);
+        let window = window.div_ceil(self.frames as u64).saturating_mul(choice.frames as u64);
+        let packed = self.matrices.filter(|_| self.packs).map_or(0, |(bytes, _)| bytes);
+        Need { weights, packed, window, kv: self.rows(choice.kv, rows), scratch, program: PROGRAM }
+    }
+
+    /// Keys and values of this many rows.
+    fn rows(&self, kv: KvPrecision, rows: usize) -> u64 {
+        let KvShape { layers, kv_heads, dim } = self.shape;
+        let bounded = KvShape { layers: layers.min(MOST), kv_heads: kv_heads.min(MOST), dim: dim.min(MOST) };
+        (bounded.bytes(kv, 1) as u64).saturating_mul(rows as u64)
+    }
+
+    /// Changes of a choice that fit into `free` bytes, as typed, with what they then need: one alone where that is enough, else several together.
+    pub fn alternatives(&self, choice: Choice, free: u64) -> Vec<(String, u64)> {
+        let total = |choice: &Choice| self.need(*choice).total();
+        let fewer = |choice: Choice| {
+            let mut choices = (1..choice.frames).rev().map(|frames| Choice { frames, ..choice });
+            choices.find(|choice| total(choice) <= free)
+        };
+        let fitting = |choices: Vec<Choice>| -> Vec<(String, u64)> {
+            let less = |other: &Choice| total(other) < total(&choice) && total(other) <= free;
+            choices.into_iter().filter(less).map(|other| (typed(choice, other), total(&other))).collect()
+        };
+        let mut alone: Vec<Choice> = fewer(choice).into_iter().collect();
+        alone.extend([KvPrecision::F16, KvPrecision::Q8].map(|kv| Choice { kv, ..choice }));
+        alone.extend([WindowMode::Rolling, WindowMode::Exact].map(|mode| Choice { mode, ..choice }));
+        let found = fitting(alone);
+        if !found.is_empty() {
+            return found;
+        }
+        let least = Choice { mode: WindowMode::Exact, kv: KvPrecision::Q8, ..choice };
+        let all = fitting(vec![least]);
+        if all.is_empty() { fitting(fewer(least).into_iter().collect()) } else { all }
+    }
+}
+
+/// The flags that make one choice of another.
+fn typed(from: Choice, to: Choice) -> String {
+    let kv = to.kv.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
+    let flags = [
+        (from.frames != to.frames).then(|| format!("--frames {}", to.frames)),
+        (from.kv != to.kv).then(|| format!("--kv {kv}")),
+        (from.mode != to.mode).then(|| format!("--window-mode {}", mode_name(to.mode))),
+    ];
+    flags.into_iter().flatten().collect::<Vec<_>>().join(" ")
+}
+
+/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say; then it may try.
+///
+/// # Errors
+/// [`Error::Memory`] with the parts of the need, and what would fit.
+pub fn admit(sizes: &Sizes, wish: Wish, available: Option<Available>) -> Result<Need> {
+    let choice = sizes.choice(wish);
+    let need = sizes.need(choice);
+    let Some(available) = available.filter(|available| need.total() > available.free) else {
+        return Ok(need);
+    };
+    Err(Error::Memory {
+        name: sizes.name.clone(),
+        needs: format!("{} ({need})", size(need.total())),
+        left: available.to_string(),
+        remedy: remedy(sizes, choice, available),
+    })
+}
+
+fn remedy(sizes: &Sizes, choice: Choice, available: Available) -> String {
+    let total = sizes.need(choice).total();
+    let list = |all: Vec<(String, u64)>| -> String {
+        all.iter().map(|(flags, bytes)| format!("{flags} ({})", size(*bytes))).collect::<Vec<_>>().join(", ")
+    };
+    let mut parts = Vec::new();
+    let fitting = sizes.alternatives(choice, available.free);
+    if fitting.is_empty() {
+        parts.push("no --frames, --kv or --window-mode makes it fit".to_string());
+        if let Some((model, bytes)) = largest_model(available.free, sizes.packs) {
+            parts.push(format!("a bundle of {model} in 4 bits would (about {})", size(bytes)));
+        }
+        let fits = |board: &Board| {
+            let total = sizes.on(board).need(choice).total();
+            Available::of_board(board).is_some_and(|there| total <= there.free)
+        };
+        let boards = Board::all().unwrap_or_default();
+        let boards: Vec<&str> =
+            boards.iter().filter(|board| fits(board)).map(|board| board.name.as_str()).collect();
+        if !boards.is_empty() {
+            parts.push(format!("boards it fits on: {}", boards.join(", ")));
+        }
+    } else {
+        parts.push(format!("it fits with {}", list(fitting)));
+    }
+    if total <= available.total {
+        parts.push(
+            "or stop other programs, the desktop first (sudo systemctl set-default multi-user.target)".into(),
+        );
+        parts.push("a reboot gives fragmented memory back".into());
+    }
+    parts.join("; ")
+}
+
+/// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a question under other instructions, and a quarter
+/// above, so that a leak ends in a restart and nothing else does.
+pub fn memory_max(sizes: &Sizes, choice: Choice) -> u64 {
+    let again = match choice.mode {
+        WindowMode::Exact => 0,
+        WindowMode::Ahead | WindowMode::Rolling => {
+            sizes.rows(choice.kv, choice.frames.saturating_mul(sizes.tokens))
+        }
+    };
+    let all = sizes.need(choice).total().saturating_add(again);
+    all.saturating_add(all / 4) >> 20 << 20
+}
+
+/// Bytes for people: MiB, rounded up, or GiB.
+pub fn size(bytes: u64) -> String {
+    if bytes < 1 << 30 {
+        format!("{} MiB", bytes.div_ceil(1 << 20))
+    } else {
+        format!("{:.1} GiB", bytes as f64 / f64::from(1 << 30))
+    }
+}
+
+#[cfg(test)]
+#[path = "need_tests.rs"]
+mod tests;

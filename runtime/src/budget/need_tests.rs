@@ -1,0 +1,164 @@
+//! Tests of the memory budget: what is needed by mode, what is refused, and that whatever a refusal names really fits.
+//!
+//! Comes in: models of known sizes. Goes out: nothing.
+
+use super::*;
+use crate::bench::random::{Bits, Model, Shape, Tower};
+
+const MIB: u64 = 1 << 20;
+
+fn sizes(decoder: Shape, tower: Tower, bits: Bits) -> Sizes {
+    let model = Model { decoder, tower: Some(tower) };
+    let tokens = model.frame_tokens().unwrap();
+    Sizes::of_decoder(&model.to_string(), &decoder.config(), model.needs(bits, tokens, CAPACITY), tokens)
+}
+
+/// Without a second copy of the matrices, whatever machine tests.
+fn seven(bits: Bits) -> Sizes {
+    sizes(Shape::Qwen2Seven, Tower::SiglipSo400m, bits)
+}
+
+fn board(name: &str) -> Board {
+    Board::named(name).unwrap()
+}
+
+fn on(board: &str) -> Option<Available> {
+    Available::of_board(&Board::named(board).unwrap())
+}
+
+#[test]
+fn keys_and_values_follow_the_mode_the_frames_and_the_precision() {
+    let sizes = sizes(Shape::Qwen2Half, Tower::SiglipB16, Bits::Q4);
+    let kv = |mode, frames, kv| sizes.need(Choice { frames, mode, kv }).kv;
+    let exact = kv(WindowMode::Exact, 32, KvPrecision::F16);
+    // 24 blocks, 2 heads of 64 channels, keys and values of 2 bytes: 12288 bytes a row.
+    let text = (TEXT + 1 + Sampling::default().max_tokens) as u64;
+    assert_eq!(exact, (32 * 49 + text) * 12_288);
+    assert_eq!(kv(WindowMode::Exact, 32, KvPrecision::F32), 2 * exact);
+    let [ahead, rolling] =
+        [WindowMode::Ahead, WindowMode::Rolling].map(|mode| kv(mode, 32, KvPrecision::F16));
+    assert!(exact < rolling && rolling < ahead, "{exact} {rolling} {ahead}");
+    assert!(kv(WindowMode::Rolling, 16, KvPrecision::F16) < rolling);
+    assert!(kv(WindowMode::Rolling, 32, KvPrecision::Q8) < rolling * 6 / 10);
+    let half = Choice { frames: 16, mode: WindowMode::Exact, kv: KvPrecision::F16 };
+    assert_eq!(sizes.need(half).window, 16 * 49 * 896 * 4);
+}
+
+#[test]
+fn seven_billion_are_refused_on_eight_gigabytes_with_the_numbers_and_what_would_fit() {
+    let sizes = seven(Bits::Q4).with_matrices(4 << 30, Format::Q4_0).on(&board("jetson-orin-nano"));
+    let wish = Wish { kv: KvPrecision::F32, ..Wish::default() };
+    let message = admit(&sizes, wish, on("jetson-orin-nano")).unwrap_err().to_string();
+    for part in [
+        "GiB (weights",
+        "arranged once more for the processor 4.0 GiB",
+        "keys and values",
+        "program 64 MiB",
+        "6.6 GiB are left of 7.4 GiB",
+        "no --frames, --kv or --window-mode makes it fit",
+        "a bundle of qwen2-1.5b+siglip-b16 in 4 bits would",
+        "boards it fits on: jetson-orin-nx, jetson-agx-orin-32, jetson-agx-orin, jetson-thor",
+    ] {
+        assert!(message.contains(part), "{part}: {message}");
+    }
+    // A reboot does not help a board that is too small.
+    assert!(!message.contains("reboot"), "{message}");
+    let there = |name| admit(&sizes.on(&board(name)), wish, on(name));
+    assert!(there("jetson-orin-nx").is_ok() && there("jetson-xavier-nx").is_err());
+    assert!(admit(&sizes, Wish::default(), None).is_ok());
+}
+
+#[test]
+fn a_second_copy_counts_where_the_processor_works_on_one() {
+    let plain = seven(Bits::Q4);
+    let packed = |sizes: &Sizes| sizes.need(sizes.choice(Wish::exact())).packed;
+    assert_eq!(packed(&plain.on(&board("jetson-agx-orin"))), 0);
+    let of = |format| plain.clone().with_matrices(123, format);
+    assert_eq!(packed(&of(Format::Q4_0).on(&board("jetson-agx-orin"))), 123);
+    assert_eq!(packed(&of(Format::F16).on(&board("jetson-agx-orin"))), 0);
+    // Carmel has no dot products; what a generic board has is not known.
+    assert_eq!(packed(&of(Format::Q8_0).on(&board("jetson-xavier-nx"))), 0);
+    assert_eq!(packed(&of(Format::Q8_0).on(&board("generic"))), 0);
+    assert_eq!(packed(&of(Format::F32)), 0);
+}
+
+#[test]
+fn what_a_refusal_names_really_fits_and_what_it_leaves_out_does_not() {
+    let sizes = seven(Bits::Q4);
+    let live = Choice { frames: 32, mode: WindowMode::Ahead, kv: KvPrecision::F32 };
+    let need = |choice| sizes.need(choice).total();
+    let exact = Choice { mode: WindowMode::Exact, ..live };
+    let free = need(exact);
+    let found = sizes.alternatives(live, free);
+    let flags: Vec<&str> = found.iter().map(|(flags, _)| flags.as_str()).collect();
+    assert!(flags.contains(&"--window-mode exact") && flags.contains(&"--kv q8"), "{flags:?}");
+    assert!(found.iter().all(|(_, bytes)| *bytes <= free), "{found:?}");
+    let frames: usize =
+        flags.iter().find_map(|flag| flag.strip_prefix("--frames ")).unwrap().parse().unwrap();
+    assert!(need(Choice { frames, ..live }) <= free && need(Choice { frames: frames + 1, ..live }) > free);
+    // Where no single change is enough, several together are named.
+    let least = need(Choice { kv: KvPrecision::Q8, mode: WindowMode::Exact, frames: 32 });
+    let found = sizes.alternatives(live, least);
+    assert!(found.iter().all(|(_, bytes)| *bytes <= least) && !found.is_empty(), "{found:?}");
+    assert_eq!(sizes.alternatives(live, 1000 * MIB), []);
+    // The board could hold it, other programs are in the way.
+    let available = Available { total: 1 << 40, free: 1000 * MIB };
+    let message = admit(&sizes, Wish::exact(), Some(available)).unwrap_err().to_string();
+    assert!(message.contains("multi-user.target") && message.contains("reboot"), "{message}");
+}
+
+#[test]
+fn a_wish_is_filled_from_the_model_and_bounded() {
+    let sizes = sizes(Shape::Qwen2Half, Tower::SiglipB16, Bits::Q4);
+    let choice = sizes.choice(Wish::default());
+    assert_eq!((choice.frames, choice.mode, choice.kv), (32, WindowMode::Rolling, KvPrecision::F16));
+    assert_eq!(sizes.choice(Wish { frames: Some(900), ..Wish::exact() }).frames, CAPACITY);
+    assert_eq!(sizes.choice(Wish { frames: Some(0), ..Wish::exact() }).mode, WindowMode::Exact);
+}
+
+#[test]
+fn the_services_limit_lies_above_the_need_by_a_quarter_and_is_whole() {
+    let sizes = sizes(Shape::Qwen2Half, Tower::SiglipB16, Bits::Q4);
+    for mode in [WindowMode::Exact, WindowMode::Ahead, WindowMode::Rolling] {
+        let choice = Choice { frames: 32, mode, kv: KvPrecision::F16 };
+        let (limit, need) = (memory_max(&sizes, choice), sizes.need(choice).total());
+        assert!(
+            limit.is_multiple_of(MIB) && limit + MIB > need + need / 4 && limit < 2 * need,
+            "{limit} {need}"
+        );
+    }
+    let manifest = utr_models::bundle::Bundle::manifest_of(std::path::Path::new(concat!(
+        env!("CARGO_MANIFEST_DIR"),
+        "/../models/bundles/utr-nano"
+    )));
+    let nano = Sizes::of_manifest(&manifest.unwrap());
+    let limit = memory_max(&nano, nano.choice(Wish::default()));
+    // The program, four megabytes of weights, and little else.
+    assert!((90 * MIB..130 * MIB).contains(&limit), "{limit}");
+}
+
+#[test]
+fn absurd_sizes_need_too_much_and_break_nothing() {
+    let text = TextConfig {
+        layers: usize::MAX,
+        kv_heads: usize::MAX,
+        head_dim: usize::MAX,
+        ..Shape::Qwen2Half.config()
+    };
+    let memory = Memory { weights: u64::MAX, window: u64::MAX, kv: 1, scratch: 1 };
+    let sizes = Sizes::of_decoder("absurd", &text, memory, usize::MAX);
+    for mode in [WindowMode::Exact, WindowMode::Ahead, WindowMode::Rolling] {
+        let choice = Choice { frames: 32, mode, kv: KvPrecision::F32 };
+        assert_eq!(sizes.need(choice).total(), u64::MAX);
+        assert!(memory_max(&sizes, choice) > 1 << 60);
+    }
+    assert!(admit(&sizes, Wish::default(), on("jetson-thor")).unwrap_err().to_string().contains("absurd"));
+}
+
+#[test]
+fn bytes_are_told_in_two_units() {
+    assert_eq!(
+        [size(0), size(1), size(700 * MIB), size(1 << 30), size(9_556_302_234)],
+        ["0 MiB", "1 MiB", "700 MiB", "1.0 GiB", "8.9 GiB"]
+    );
+}
