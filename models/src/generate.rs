@@ -23,11 +23,14 @@ pub struct Sampling {
     pub seed: u64,
     /// Longest answer in tokens.
     pub max_tokens: usize,
+    /// Goes on to `max_tokens` past the end of the turn, as benchmarks of servers need it (vLLM's and llama.cpp's name).
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub ignore_eos: bool,
 }
 
 impl Default for Sampling {
     fn default() -> Self {
-        Self { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: 256 }
+        Self { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: 256, ignore_eos: false }
     }
 }
 
@@ -135,7 +138,7 @@ mod tests {
     use proptest::prelude::*;
 
     fn sampler(temperature: f32, top_p: f32, seed: u64) -> Sampler {
-        Sampler::new(Sampling { temperature, top_p, seed, max_tokens: 1 }).unwrap()
+        Sampler::new(Sampling { temperature, top_p, seed, max_tokens: 1, ignore_eos: false }).unwrap()
     }
 
     #[test]

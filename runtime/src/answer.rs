@@ -290,7 +290,8 @@ impl<'a> Speech<'a> {
         let mut stream = TokenStream::new();
         let (mut tokens, mut text, mut first) = (Vec::new(), String::new(), None);
         let language = self.language;
-        let (tokenizer, stop) = (&language.tokenizer, &language.stop);
+        let tokenizer = &language.tokenizer;
+        let stop: &[u32] = if question.sampling.ignore_eos { &[] } else { &language.stop };
         let max_tokens = self.max_tokens;
         let mut on_token = |token: u32| -> Result<()> {
             first.get_or_insert_with(Instant::now);

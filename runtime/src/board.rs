@@ -1,8 +1,9 @@
 //! Boards: what each one is by its data sheet, which one this is, and what to expect of it.
 //!
-//! Comes in: a profile's name, or what a machine says about itself ([`Machine`]). Goes out: a [`Board`], from the files of `targets/`, which are
-//! built in; [`jetpack`] is the table of Jetson Linux releases, [`Expect`] a figure of `utr bench`. An element of a profile is used where GStreamer's
-//! registry has it. No environment variable is read here, nothing is measured and nothing judged (`doctor` does).
+//! Comes in: a profile's name, or what a machine says about itself ([`Machine`]). Goes out: a [`Board`], from
+//! the files of `targets/`, which are built in; [`jetpack`] is the table of Jetson Linux releases, [`Expect`]
+//! a figure of `utr bench`. An element of a profile is used where GStreamer's registry has it. No environment
+//! variable is read here, nothing is measured and nothing judged (`doctor` does).
 
 mod estimate;
 pub mod jetpack;
@@ -48,7 +49,8 @@ pub struct Board {
     pub title: String,
     /// Parts of the device tree's model name, any of which identifies the board.
     pub device_tree: Vec<String>,
-    /// Parts of the device tree's `compatible`, any of which identifies the module; they count more than the model's name.
+    /// Parts of the device tree's `compatible`, any of which identifies the module; they count more than the
+    /// model's name.
     #[serde(default)]
     pub compatible: Vec<String>,
     /// Majors of Jetson Linux (L4T) that run on it, ascending; none for other boards.
@@ -70,7 +72,8 @@ pub struct Board {
     /// What is chosen on this board where the user says nothing.
     #[serde(default)]
     pub defaults: Defaults,
-    /// Figures of `utr bench` that were measured on the board, or that stand in the place of an estimate ([`Board::expectations`]).
+    /// Figures of `utr bench` that were measured on the board, or that stand in the place of an estimate
+    /// ([`Board::expectations`]).
     #[serde(default)]
     pub expect: Vec<Expect>,
 }
@@ -211,8 +214,8 @@ impl Board {
         Self::of(&Identity::read(&Root::new(Path::new("/"))))
     }
 
-    /// The board that says this about itself: by its module, else by its model's name, and among several by memory; else the generic one of the
-    /// architecture.
+    /// The board that says this about itself: by its module, else by its model's name, and among several by
+    /// memory; else the generic one of the architecture.
     ///
     /// # Errors
     /// Only for a profile that does not parse.
@@ -248,7 +251,8 @@ impl Board {
         !self.l4t.is_empty()
     }
 
-    /// The decoder for a codec, with its properties; none for raw video and where the profile leaves it to software.
+    /// The decoder for a codec, with its properties; none for raw video and where the profile leaves it to
+    /// software.
     pub fn decoder(&self, codec: Codec) -> Option<&str> {
         let decode = &self.media.decode;
         match codec {

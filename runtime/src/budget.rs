@@ -1,7 +1,9 @@
-//! The memory budget: what a model needs, against what the machine or a board has left; and what this process holds.
+//! The memory budget: what a model needs, against what the machine or a board has left; and what this process
+//! holds.
 //!
-//! Comes in: what a manifest or a configuration says ([`Sizes`]), and how the window is to be followed. Goes out: leave to load, or a refusal with the numbers
-//! and with what would fit. It is asked before anything but a manifest is read; it reserves and frees nothing.
+//! Comes in: what a manifest or a configuration says ([`Sizes`]), and how the window is to be followed. Goes
+//! out: leave to load, or a refusal with the numbers and with what would fit. It is asked before anything but
+//! a manifest is read; it reserves and frees nothing.
 
 mod need;
 mod packed;
@@ -13,7 +15,8 @@ use crate::error::{Error, Result};
 
 pub use need::{Choice, Need, Sizes, Wish, admit, memory_max, size};
 
-/// Share of a board's memory that Linux gets to see; firmware and carve-outs keep the rest (boards with 8 GB show 7.3 to 7.6 GiB).
+/// Share of a board's memory that Linux gets to see; firmware and carve-outs keep the rest (boards with 8 GB
+/// show 7.3 to 7.6 GiB).
 const SEEN: f64 = 0.92;
 /// What a system without a desktop takes of that (boards with 8 GB have about 6.6 GiB left).
 const SYSTEM: u64 = 768 << 20;
@@ -46,7 +49,8 @@ impl Available {
         groups.chain([machine]).min_by_key(|available| available.free)
     }
 
-    /// A board that runs nothing else and has no desktop, by its profile; none where the profile fits many machines.
+    /// A board that runs nothing else and has no desktop, by its profile; none where the profile fits many
+    /// machines.
     pub fn of_board(board: &Board) -> Option<Self> {
         let total = ((board.memory.mib? << 20) as f64 * SEEN) as u64;
         Some(Self { total, free: total.saturating_sub(SYSTEM) })
@@ -61,8 +65,8 @@ impl Available {
         Some(Self { total: field("MemTotal:")?, free: field("MemAvailable:")? })
     }
 
-    /// From a control group's `memory.max` (`max` means no limit), `memory.current` and `memory.stat`: pages of files that
-    /// nobody uses any more are given back on demand.
+    /// From a control group's `memory.max` (`max` means no limit), `memory.current` and `memory.stat`: pages
+    /// of files that nobody uses any more are given back on demand.
     fn group(limit: &str, used: &str, stat: &str) -> Option<Self> {
         let total: u64 = limit.trim().parse().ok()?;
         let used: u64 = used.trim().parse().ok()?;
@@ -93,7 +97,8 @@ pub fn check_window(name: &str, bytes: u64, available: Option<Available>) -> Res
     }
 }
 
-/// This process's memory in bytes: resident now, at its most, and swapped out; what the system does not tell is left out. From `/proc/self/status`.
+/// This process's memory in bytes: resident now, at its most, and swapped out; what the system does not tell
+/// is left out. From `/proc/self/status`.
 pub fn used() -> Vec<(&'static str, u64)> {
     let text = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let field = |name: &str| {

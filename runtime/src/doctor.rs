@@ -1,7 +1,8 @@
 //! `utr doctor`: what this machine, a root file system or a board has and lacks, yes or no, with what to type.
 //!
-//! Comes in: where to look ([`Options`]): this machine, a root folder that is not running, or a board by its profile alone. Goes out: a [`Report`]: one line
-//! per thing, ok or not, with the remedy, and whether something needed is missing; beside them the facts themselves and the model's need of memory. It repairs
+//! Comes in: where to look ([`Options`]): this machine, a root folder that is not running, or a board by its
+//! profile alone. Goes out: a [`Report`]: one line per thing, ok or not, with the remedy, and whether
+//! something needed is missing; beside them the facts themselves and the model's need of memory. It repairs
 //! and installs nothing, and what is not running is not asked.
 
 pub mod board;
@@ -22,7 +23,8 @@ use crate::source::Source;
 pub struct Options {
     /// The root folder; `/` for this machine.
     pub root: PathBuf,
-    /// The profile to judge by; found out where it is not given. On a machine that is another board, the profile alone is judged.
+    /// The profile to judge by; found out where it is not given. On a machine that is another board, the
+    /// profile alone is judged.
     pub board: Option<Board>,
     /// Opened, and one frame read, on this machine.
     pub source: Option<Source>,
@@ -136,9 +138,14 @@ fn profile(board: &Board) -> Vec<Check> {
         format!("{} ({}), by its profile: {memory}", board.name, board.title),
     )];
     if board.is_jetson() {
-        let known =
-            crate::board::jetpack::releases().into_iter().filter(|row| board.l4t.contains(&row.l4t.0));
-        let names: Vec<String> = known.map(|row| format!("{} (JetPack {})", row.l4t, row.jetpack)).collect();
+        let releases = crate::board::jetpack::releases();
+        let span = |major: &u32| {
+            let mut rows = releases.iter().filter(|row| row.l4t.0 == *major);
+            let first = &rows.next()?.jetpack;
+            let last = rows.last().map_or(String::new(), |row| format!(" to {}", row.jetpack));
+            Some(format!("R{major} (JetPack {first}{last})"))
+        };
+        let names: Vec<String> = board.l4t.iter().filter_map(span).collect();
         all.push(Check::ok("Jetson Linux", false, names.join(", ")));
     }
     all

@@ -120,15 +120,24 @@ fn a_stop_ends_the_server_in_order_with_an_answer_in_flight() {
     assert!(status.success() && took < Duration::from_secs(5), "{status} {took:?}");
     let mut busy = Server::still(&[]);
     let body = long_question(&json!({"stream": true})).to_string();
-    let mut connection = busy.open("POST", "/v1/chat/completions", &[], body.as_bytes());
-    let mut some = [0; 300];
-    connection.read_exact(&mut some).unwrap();
+    // One is being answered and others wait: more than a fast machine ends in the time that a stop gives.
+    let mut asked: Vec<_> =
+        (0..5).map(|_| busy.open("POST", "/v1/chat/completions", &[], body.as_bytes())).collect();
+    asked[0].read_exact(&mut [0; 300]).unwrap();
     let (status, took) = busy.terminate();
     assert!(status.success() && took < Duration::from_secs(6), "{status} {took:?}");
-    let mut rest = Vec::new();
-    let _ = connection.read_to_end(&mut rest);
-    let rest = String::from_utf8_lossy(&rest);
-    assert!(!rest.contains("[DONE]") && rest.contains("\"code\":\"stopped\""), "{rest}");
+    let ends: Vec<String> = asked
+        .iter_mut()
+        .map(|connection| {
+            let mut rest = Vec::new();
+            let _ = connection.read_to_end(&mut rest);
+            String::from_utf8_lossy(&rest).into_owned()
+        })
+        .collect();
+    for end in &ends {
+        assert!(end.contains("[DONE]") != end.contains("\"code\":\"stopped\""), "{end}");
+    }
+    assert!(ends.iter().any(|end| end.contains("\"code\":\"stopped\"")), "{ends:?}");
     assert!(busy.log.lock().unwrap().contains("stopped"));
 }
 

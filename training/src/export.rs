@@ -143,7 +143,7 @@ pub fn export(model: &Path, format: Format, making: Making, folder: &Path) -> Re
         memory: memory(&checkpoint.config, staging.path())?,
         network: Network { preprocess, vision, decoder, stop_tokens: stop },
         window: Window { frames: WINDOW, fps: 2.0, live_mode: WindowMode::Exact, accuracy: BTreeMap::new() },
-        sampling: Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: ANSWER_TOKENS },
+        sampling: Sampling { max_tokens: ANSWER_TOKENS, ..Sampling::default() },
         quantization: Quantization { format, tensors: stored },
         golden: Vec::new(),
         provenance: Provenance {
@@ -226,7 +226,7 @@ fn golden(bundle: &Path) -> Result<Vec<GoldenQuestion>> {
     questions
         .into_iter()
         .map(|text| {
-            let sampling = Sampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: GOLDEN_TOKENS };
+            let sampling = Sampling { max_tokens: GOLDEN_TOKENS, ..Sampling::default() };
             let question = Question::new(text).with_sampling(sampling);
             let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
             Ok(GoldenQuestion {

@@ -111,7 +111,12 @@ fn main() -> ExitCode {
 fn execute(command: Command) -> Result<()> {
     if matches!(
         command,
-        Command::Align(_) | Command::Tune(_) | Command::Run(_) | Command::Eval(_) | Command::Probe(_)
+        Command::Align(_)
+            | Command::Tune(_)
+            | Command::Run(_)
+            | Command::Eval(_)
+            | Command::Probe(_)
+            | Command::Ablate(_)
     ) {
         let handler = || {
             if STOP.swap(true, Ordering::Relaxed) {

@@ -77,6 +77,8 @@ fn a_study_gives_the_same_numbers_however_it_is_run() {
     let before = made("captions");
     std::fs::remove_file(outcome("utr")).unwrap();
     std::fs::remove_file(folder.path().join("one/small/results.json")).unwrap();
+    let table = done(ablate(study, &folder.path().join("one"), &["--report"]).output().unwrap());
+    assert!(table.contains("1 seed") && !outcome("utr").exists(), "{table}");
     let table = done(ablate(study, &folder.path().join("one"), &[]).output().unwrap());
     assert_eq!((results("one"), made("captions")), (results("two"), before));
 
@@ -93,6 +95,27 @@ fn a_study_gives_the_same_numbers_however_it_is_run() {
     let [low, high] = [0, 1].map(|n| json["arms"][n]["pool_tpl"].as_f64().unwrap());
     assert!(low < high, "{low} {high}");
     assert!(folder.path().join("one/small/correlation.svg").exists());
+}
+
+/// What `training/studies/results` says comes from runs of the very studies, weights and suites that are committed.
+#[test]
+fn results_that_ship_follow_from_their_outcomes() {
+    let results = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/results"));
+    for entry in std::fs::read_dir(results).unwrap() {
+        let name = entry.unwrap().file_name().into_string().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let copied = Command::new("cp").arg("-r").args([&results.join(&name), folder.path()]).status();
+        assert!(copied.unwrap().success());
+        for told in ["results.md", "results.json"] {
+            std::fs::remove_file(folder.path().join(&name).join(told)).unwrap();
+        }
+        done(ablate(&name, folder.path(), &["--report"]).output().unwrap());
+        for told in ["results.md", "results.json"] {
+            let [ours, theirs] =
+                [folder.path(), results].map(|at| std::fs::read(at.join(&name).join(told)).unwrap());
+            assert!(ours == theirs, "{name}: {told} says something else than its outcomes");
+        }
+    }
 }
 
 #[test]

@@ -1,7 +1,8 @@
 //! What to expect of `utr bench` on a board nobody has measured: a roofline over its data sheet.
 //!
-//! Comes in: a board's profile. Goes out: one [`Expect`] for every case, decoder, format and window mode that fits into its memory, for the processor, on
-//! which the default engines run; figures that the profile holds stand in the place of the estimated ones. The GPU is left out until something runs there.
+//! Comes in: a board's profile. Goes out: one [`Expect`] for every case, decoder, format and window mode that
+//! fits into its memory, for the processor, on which the default engines run; figures that the profile holds
+//! stand in the place of the estimated ones. The GPU is left out until something runs there.
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
@@ -14,7 +15,8 @@ use crate::budget::{Available, Choice, Sizes};
 use crate::decode::KvPrecision;
 use crate::window::CAPACITY;
 
-/// Share of the data sheet's bandwidth and arithmetic that an engine reaches. What peers reach on such boards lies between a third and two thirds.
+/// Share of the data sheet's bandwidth and arithmetic that an engine reaches. What peers reach on such boards
+/// lies between a third and two thirds.
 const SHARE: f64 = 0.5;
 /// The models that are estimated: three sizes, and the released LLaVA-OneVision's smallest.
 const MODELS: [(Shape, Tower); 4] = [
@@ -83,7 +85,8 @@ impl Expect {
 }
 
 impl Board {
-    /// What to expect of `utr bench` here: the profile's figures, then estimates for what they leave open. Empty for a profile that fits many machines.
+    /// What to expect of `utr bench` here: the profile's figures, then estimates for what they leave open.
+    /// Empty for a profile that fits many machines.
     pub fn expectations(&self) -> Vec<Expect> {
         let mut all = self.expect.clone();
         for estimate in self.estimates() {
@@ -94,7 +97,8 @@ impl Board {
         all
     }
 
-    /// The one for a case. A shape without a tower is that of its decoder alone; what makes no difference to the case is not looked at.
+    /// The one for a case. A shape without a tower is that of its decoder alone; what makes no difference to
+    /// the case is not looked at.
     pub fn expected(&self, case: &str, shape: &str, bits: &str, mode: Option<&str>) -> Option<Expect> {
         let alike = |known: &Option<String>, asked: &str| known.as_deref().is_none_or(|known| known == asked);
         self.expectations().into_iter().find(|expect| {
@@ -237,8 +241,8 @@ pub fn mode_name(mode: WindowMode) -> &'static str {
     }
 }
 
-/// The largest decoder of the estimated models, in 4 bits, whose live window fits into `free` bytes; its name and what it takes.
-/// `packs` says whether the processor works on a second copy of the decoder's matrices.
+/// The largest decoder of the estimated models, in 4 bits, whose live window fits into `free` bytes; its name
+/// and what it takes. `packs` says whether the processor works on a second copy of the decoder's matrices.
 pub fn largest_model(free: u64, packs: bool) -> Option<(String, u64)> {
     let models = MODELS.iter().map(|(decoder, tower)| Subject::new(*decoder, *tower, Bits::Q4, packs));
     let fitting =

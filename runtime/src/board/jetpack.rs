@@ -1,7 +1,7 @@
 //! Releases of Jetson Linux (L4T), and what JetPack installs with each.
 //!
-//! Comes in: a version as boards, packages and files spell it. Goes out: a [`Version`], and for one of Jetson Linux the row of `targets/jetpack.toml` that
-//! holds for it. Other boards have no release.
+//! Comes in: a version as boards, packages and files spell it. Goes out: a [`Version`], and for one of Jetson
+//! Linux the row of `targets/jetpack.toml` that holds for it. Other boards have no release.
 
 use serde::{Deserialize, Serialize};
 
@@ -74,7 +74,8 @@ pub fn releases() -> Vec<Release> {
     toml::from_str::<Table>(TABLE).map_or_else(|_| Vec::new(), |table| table.release)
 }
 
-/// The row that holds for a version of Jetson Linux; none for an unknown major and for one older than its first row.
+/// The row that holds for a version of Jetson Linux; none for an unknown major and for one older than its
+/// first row.
 pub fn release(l4t: Version) -> Option<Release> {
     releases().into_iter().rev().find(|row| row.l4t <= l4t && row.l4t.0 == l4t.0)
 }

@@ -1,7 +1,8 @@
 //! What a machine says about itself, in one struct of facts.
 //!
-//! Comes in: a root folder ([`Root`]). Goes out: a [`Machine`]; what is missing, unreadable or senseless is none or empty, never an error. Only files are
-//! read, no program is run, and nothing is judged here (`doctor` does).
+//! Comes in: a root folder ([`Root`]). Goes out: a [`Machine`]; what is missing, unreadable or senseless is
+//! none or empty, never an error. Only files are read, no program is run, and nothing is judged here
+//! (`doctor` does).
 
 use serde::Serialize;
 
@@ -260,7 +261,8 @@ fn temperatures(root: &Root) -> Vec<Zone> {
     let folder = "sys/class/thermal";
     let zone = |zone: String| {
         let at = |file: &str| root.text(&format!("{folder}/{zone}/{file}"));
-        // The least of its points at which clocks are slowed; fans and the emergency stop have points of their own.
+        // The least of its points at which clocks are slowed; fans and the emergency stop have points of
+        // their own.
         let points = (0..16).map_while(|n| {
             let kind = at(&format!("trip_point_{n}_type"))?;
             let celsius = parse::celsius(&at(&format!("trip_point_{n}_temp"))?);

@@ -1,7 +1,7 @@
 //! The files in which a machine says what it is, read as text.
 //!
-//! Comes in: a file's content, whatever it holds. Goes out: what it says; none where it says nothing that makes sense. Nothing is opened here, and nothing
-//! fails: a damaged file is an unknown fact.
+//! Comes in: a file's content, whatever it holds. Goes out: what it says; none where it says nothing that
+//! makes sense. Nothing is opened here, and nothing fails: a damaged file is an unknown fact.
 
 use super::jetpack::Version;
 use super::machine::{PowerMode, Ram, Swap};
@@ -92,7 +92,8 @@ pub fn swaps(text: &str) -> Vec<Swap> {
     text.lines().skip(1).filter_map(entry).take(ENTRIES).collect()
 }
 
-/// The longest version among a folder's names that begin with `prefix`: `libnvinfer.so.10.3.0` beside `libnvinfer.so.10`.
+/// The longest version among a folder's names that begin with `prefix`: `libnvinfer.so.10.3.0` beside
+/// `libnvinfer.so.10`.
 pub fn library(names: &[String], prefix: &str) -> Option<Version> {
     let versions = names.iter().filter_map(|name| name.strip_prefix(prefix));
     versions.max_by_key(|version| version.matches('.').count()).and_then(Version::parse)

@@ -1,8 +1,9 @@
 //! A root folder and the files below it: this machine's, or a root file system mounted elsewhere.
 //!
-//! Comes in: a folder, and paths as the machine itself would spell them, without the leading slash. Goes out: texts, names, links. Links are followed
-//! *inside* the folder, whatever they say, and reading is bounded, so that nothing of the host leaks into what is said about another system. What is
-//! missing or unreadable is none; nothing is written.
+//! Comes in: a folder, and paths as the machine itself would spell them, without the leading slash. Goes out:
+//! texts, names, links. Links are followed *inside* the folder, whatever they say, and reading is bounded, so
+//! that nothing of the host leaks into what is said about another system. What is missing or unreadable is
+//! none; nothing is written.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;

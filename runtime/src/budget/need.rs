@@ -1,7 +1,8 @@
 //! What a model needs in memory, by how its window is followed, and what would need less.
 //!
-//! Comes in: a manifest, or a configuration and the bytes of its weights. Goes out: [`Sizes`], from them the [`Need`] of a [`Choice`], and a refusal that names
-//! only what really fits. Everything saturates: a manifest with absurd sizes needs too much, no more. Nothing is measured here.
+//! Comes in: a manifest, or a configuration and the bytes of its weights. Goes out: [`Sizes`], from them the
+//! [`Need`] of a [`Choice`], and a refusal that names only what really fits. Everything saturates: a manifest
+//! with absurd sizes needs too much, no more. Nothing is measured here.
 
 use clap::ValueEnum;
 use serde::Serialize;
@@ -200,7 +201,8 @@ impl Sizes {
         (bounded.bytes(kv, 1) as u64).saturating_mul(rows as u64)
     }
 
-    /// Changes of a choice that fit into `free` bytes, as typed, with what they then need: one alone where that is enough, else several together.
+    /// Changes of a choice that fit into `free` bytes, as typed, with what they then need: one alone where
+    /// that is enough, else several together.
     pub fn alternatives(&self, choice: Choice, free: u64) -> Vec<(String, u64)> {
         let total = |choice: &Choice| self.need(*choice).total();
         let fewer = |choice: Choice| {
@@ -235,7 +237,8 @@ fn typed(from: Choice, to: Choice) -> String {
     flags.into_iter().flatten().collect::<Vec<_>>().join(" ")
 }
 
-/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say; then it may try.
+/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say;
+/// then it may try.
 ///
 /// # Errors
 /// [`Error::Memory`] with the parts of the need, and what would fit.
@@ -287,8 +290,9 @@ fn remedy(sizes: &Sizes, choice: Choice, available: Available) -> String {
     parts.join("; ")
 }
 
-/// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a question under other instructions, and a quarter
-/// above, so that a leak ends in a restart and nothing else does.
+/// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a
+/// question under other instructions, and a quarter above, so that a leak ends in a restart and nothing else
+/// does.
 pub fn memory_max(sizes: &Sizes, choice: Choice) -> u64 {
     let again = match choice.mode {
         WindowMode::Exact => 0,

@@ -1,4 +1,5 @@
-//! Tests of the memory budget: what is needed by mode, what is refused, and that whatever a refusal names really fits.
+//! Tests of the memory budget: what is needed by mode, what is refused, and that whatever a refusal names
+//! really fits.
 //!
 //! Comes in: models of known sizes. Goes out: nothing.
 

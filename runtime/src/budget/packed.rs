@@ -1,7 +1,9 @@
-//! The second copy of a decoder's quantized matrices: candle arranges them for the processor's dot products and keeps the originals.
+//! The second copy of a decoder's quantized matrices: candle arranges them for the processor's dot products
+//! and keeps the originals.
 //!
-//! Comes in: a format, and a board or this machine. Goes out: whether its matrices are kept twice. It follows candle 0.11's choice; sizes that are no multiple
-//! of its tiles are not told apart, so that the answer errs towards more memory.
+//! Comes in: a format, and a board or this machine. Goes out: whether its matrices are kept twice. It follows
+//! candle 0.11's choice; sizes that are no multiple of its tiles are not told apart, so that the answer errs
+//! towards more memory.
 
 use utr_models::gguf::Format;
 

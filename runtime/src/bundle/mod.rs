@@ -182,7 +182,7 @@ pub fn ask_golden(
 fn replay(pipeline: &mut Pipeline, golden: &GoldenQuestion) -> Result<(String, Vec<u32>)> {
     // A golden answer may have been cut at a limit, so that what would come after it is not looked at.
     let max_tokens = golden.tokens.len().max(1);
-    let sampling = TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens };
+    let sampling = TokenSampling { max_tokens, ..TokenSampling::default() };
     let question = Question::new(golden.question.clone()).with_sampling(sampling);
     let answer = pipeline.ask(&question, &mut |_| Ok(()))?;
     Ok((answer.text, answer.tokens))

@@ -152,7 +152,8 @@ mod tests {
 
     #[test]
     fn what_is_not_typed_is_the_models_to_say() {
-        let tokens = TokenSampling { temperature: 0.5, top_p: 0.9, seed: 3, max_tokens: 40 };
+        let tokens =
+            TokenSampling { temperature: 0.5, top_p: 0.9, seed: 3, max_tokens: 40, ignore_eos: false };
         let model = Defaults { frames: 16, fps: 4.0, mode: WindowMode::Exact, tokens };
         let settle = |arguments: &str| {
             ask(arguments)

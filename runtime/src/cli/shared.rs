@@ -280,6 +280,7 @@ impl TokenChoice {
             top_p: self.top_p.unwrap_or(defaults.top_p),
             seed: self.seed.unwrap_or(defaults.seed),
             max_tokens: self.max_tokens.unwrap_or(defaults.max_tokens),
+            ..defaults
         }
     }
 }

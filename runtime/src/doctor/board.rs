@@ -1,7 +1,8 @@
 //! What the facts about a machine mean for its board: one line per thing, with the remedy.
 //!
-//! Comes in: a [`Machine`] and the profile it is judged by. Goes out: [`Check`]s. It is arithmetic on facts: nothing is read, run or changed, so that fixtures and a
-//! root file system that is not running yet are judged as a board is. Of what only NVIDIA's boards have, other machines hear nothing.
+//! Comes in: a [`Machine`] and the profile it is judged by. Goes out: [`Check`]s. It is arithmetic on facts:
+//! nothing is read, run or changed, so that fixtures and a root file system that is not running yet are
+//! judged as a board is. Of what only NVIDIA's boards have, other machines hear nothing.
 
 use super::Check;
 use crate::board::jetpack::{release, releases};
@@ -43,7 +44,8 @@ pub fn checks(machine: &Machine, board: &Board) -> Vec<Check> {
     all
 }
 
-/// The camera and decoder elements of a profile, by the plugins' files: for a root file system in which GStreamer cannot be asked.
+/// The camera and decoder elements of a profile, by the plugins' files: for a root file system in which
+/// GStreamer cannot be asked.
 pub fn plugins(machine: &Machine, board: &Board) -> Vec<Check> {
     let check = |(element, file): &(&str, &str)| match machine.nv_plugins.iter().any(|name| name == file) {
         true => Check::ok(element, false, *file),
@@ -179,11 +181,12 @@ fn power_mode(machine: &Machine, board: &Board) -> Check {
         );
     };
     let fastest = modes.iter().max_by_key(|mode| (rank(&mode.name), std::cmp::Reverse(mode.id)));
+    // Told only where modes differ in it.
+    let differ = board.power.iter().any(|mode| mode.bandwidth_gb_s.is_some());
     let bandwidth = |name: &str| {
         let slower = board.power.iter().find(|mode| mode.name == name).and_then(|mode| mode.bandwidth_gb_s);
-        slower
-            .or(board.memory.bandwidth_gb_s)
-            .map_or(String::new(), |speed| format!(", memory at {speed} GB/s"))
+        let speed = slower.or(board.memory.bandwidth_gb_s).filter(|_| differ);
+        speed.map_or(String::new(), |speed| format!(", memory at {speed} GB/s"))
     };
     let found = format!("{} ({id}){}", mode.name, bandwidth(&mode.name));
     match fastest.filter(|fastest| rank(&fastest.name) > rank(&mode.name)) {
@@ -263,7 +266,7 @@ fn swap(machine: &Machine, board: &Board) -> Option<Check> {
     let ram = machine.ram?;
     let total = machine.swaps.iter().fold(0u64, |sum, swap| sum.saturating_add(swap.bytes));
     let zram = machine.swaps.iter().any(|swap| swap.name.contains("zram"));
-    let kind = if zram { " of it compressed in memory (zram)" } else { "" };
+    let kind = if zram { ", some of it compressed in memory (zram)" } else { "" };
     let found = format!("{}{kind}, {} in use", size(total), size(ram.swapped));
     Some(if ram.swapped >= SWAPPED {
         let remedy = "memory ran short: stop other programs (the desktop first); pages of a model that come back from swap stall answers, so keep \

@@ -1,7 +1,8 @@
-//! The bundle against memory and disk: whether it fits before a byte of it but the manifest is read, and on this machine whether it loads.
+//! The bundle against memory and disk: whether it fits before a byte of it but the manifest is read, and on
+//! this machine whether it loads.
 //!
-//! Comes in: the options, and the memory that is there. Goes out: checks, the need in bytes, and a limit for the service. It loads the model only where it
-//! runs and fits.
+//! Comes in: the options, and the memory that is there. Goes out: checks, the need in bytes, and a limit for
+//! the service. It loads the model only where it runs and fits.
 
 use std::path::Path;
 use std::process::Command;
@@ -52,7 +53,9 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
             true,
             format!("{} needs {} ({need}) with {how}; {left}", sizes.name(), size(need.total())),
         ),
-        Err(error) => Check::no("memory budget", error.to_string(), "see the message; it names what fits"),
+        Err(error) => {
+            Check::no("memory budget", error.to_string(), "see the message; it names what would fit")
+        }
     }];
     if here && fits.is_ok() {
         checks.push(match Model::open_for(folder, None, options.wish) {

@@ -1,6 +1,7 @@
 //! What only a running machine can be asked: GStreamer, a source, ONNX Runtime, memory, the processor.
 //!
-//! Comes in: the board's profile, optionally a source to try. Goes out: checks. A source is opened and one frame read; nothing else is started.
+//! Comes in: the board's profile, optionally a source to try. Goes out: checks. A source is opened and one
+//! frame read; nothing else is started.
 
 use std::io::ErrorKind;
 

@@ -105,8 +105,8 @@ fn on_providers(providers: &[ExecutionProviderDispatch]) -> Result<SessionBuilde
     let cannot = |reason: &dyn std::fmt::Display| {
         let names: Vec<&str> = providers.iter().map(ExecutionProviderDispatch::name).collect();
         let libraries = "install the libraries it names (on a Jetson: apt install nvidia-jetpack)";
-        let what =
-            format!("{} cannot start: {reason}; {libraries}, or {PROVIDER_REMEDY}", names.join(" with "));
+        let (names, reason) = (names.join(" with "), reason.to_string());
+        let what = format!("{names} cannot start: {}; {libraries}, or {PROVIDER_REMEDY}", reason.trim());
         Error::encoder(NAME, what)
     };
     let builder = builder()?.with_execution_providers(providers).map_err(|error| cannot(&error))?;

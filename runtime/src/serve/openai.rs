@@ -35,6 +35,7 @@ pub struct Request {
     tools: Option<Value>,
     response_format: Option<Value>,
     logprobs: Option<Value>,
+    ignore_eos: Option<bool>,
     evidence: Option<Value>,
     keep: Option<bool>,
 }
@@ -186,7 +187,8 @@ impl Request {
         let top_p = self.top_p.unwrap_or(defaults.top_p);
         // A negative seed is as good as any other.
         let seed = self.seed.map_or(defaults.seed, |seed| seed as u64);
-        let sampling = Sampling { temperature, top_p, seed, max_tokens };
+        let ignore_eos = self.ignore_eos.unwrap_or(defaults.ignore_eos);
+        let sampling = Sampling { temperature, top_p, seed, max_tokens, ignore_eos };
         sampling.validate().map_err(|error| ApiError::invalid(error.to_string(), None))?;
         Ok(sampling)
     }

@@ -23,6 +23,7 @@ fn a_plain_request_is_about_the_live_window_under_the_sessions_instructions() {
     assert_eq!(ask.media, Media::Live);
     assert_eq!(ask.messages, [Message::text(Role::System, "be brief"), Message::question("what moves?")]);
     assert_eq!((ask.stream, ask.evidence, ask.sampling.seed), (false, Wanted::Nothing, -3i64 as u64));
+    assert!(!ask.sampling.ignore_eos);
 }
 
 #[test]

@@ -26,7 +26,7 @@ use utr_runtime::source::Source;
 const CLIP: &str = "pattern://squares?frames=40&seed=5&width=50&height=70";
 
 fn question(text: &str, max_tokens: usize) -> Question {
-    Question::new(text).with_sampling(TokenSampling { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens })
+    Question::new(text).with_sampling(TokenSampling { max_tokens, ..TokenSampling::default() })
 }
 
 fn watch(pipeline: &mut Pipeline, frames: usize) {

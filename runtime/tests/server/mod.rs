@@ -233,9 +233,10 @@ pub fn question(text: &str, more: &Value) -> Value {
     body
 }
 
-/// A question whose answer takes many seconds: long, and drawn almost evenly from all tokens.
+/// A question whose answer takes seconds: as many tokens as there is room for, drawn almost evenly from all.
 pub fn long_question(more: &Value) -> Value {
-    let mut body = question(&"why ".repeat(500), &json!({"temperature": 2, "seed": 1, "max_tokens": 2000}));
+    let mut body =
+        question("why", &json!({"temperature": 2, "seed": 1, "max_tokens": 4096, "ignore_eos": true}));
     for (field, value) in more.as_object().unwrap() {
         body[field] = value.clone();
     }

@@ -2,7 +2,7 @@
 //!
 //! Comes in: a [`Study`](study::Study), a file that was written before anything ran. Goes out: for each arm and seed a trained model and its scores; over all of them
 //! `results.json`, `results.md` and figures. Runs are single-threaded, so many at a time as there are workers, and each gives the same bits whoever runs it.
-//! A study that was stopped goes on where it was.
+//! A study that was stopped goes on where it was, and can be reported before it is over.
 
 pub mod pool;
 pub mod report;
@@ -28,7 +28,7 @@ use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::AtomicBool;
-use study::{Arm, Study};
+use study::{Arm, Measure, Study};
 use utr_models::Network;
 
 /// Samples over which supervised tokens are counted.
@@ -47,8 +47,11 @@ pub struct AblateArgs {
     #[arg(long, default_value_t = 2, value_parser = crate::eval::at_least_one)]
     pub workers: usize,
     /// Only say what would be trained and measured
-    #[arg(long)]
+    #[arg(long, conflicts_with = "report")]
     pub dry_run: bool,
+    /// Train nothing: tables and figures of the seeds that are done in all arms
+    #[arg(long)]
+    pub report: bool,
 }
 
 /// One trained and measured model.
@@ -87,17 +90,40 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     let jobs: Vec<(u64, &Arm)> =
         study.seeds.iter().flat_map(|seed| study.arms.iter().map(move |arm| (*seed, arm))).collect();
     let alone = || rayon::ThreadPoolBuilder::new().num_threads(1).build().context("starting a worker");
-    let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
+    let job = |n: usize| {
         let (seed, arm) = jobs[n];
         let mut recipe = study.recipe(&recipe, &from, arm, seed)?;
         if let (Some(part), Some(stage)) = (arm.pool, recipe.stages.first_mut()) {
             stage.only = parts.between(part);
         }
         let place = folder.join(&arm.name).join(seed.to_string());
-        let job = Job { study: &study, arm, seed, recipe, place, base: &base };
-        pool.install(|| job.run(stop)).with_context(|| format!("arm {}, seed {seed}", arm.name))
+        Job::new(&study, arm, seed, recipe, place, &base)
+    };
+    let named = |n: usize| format!("arm {}, seed {}", jobs[n].1.name, jobs[n].0);
+    if args.report {
+        let known = |n| job(n).and_then(|job| job.known()).with_context(|| named(n));
+        let known = (0..jobs.len()).map(known).collect::<Result<Vec<_>>>()?;
+        let (study, outcomes) = done(study.clone(), known.into_iter().flatten().collect(), &folder)?;
+        return report::write(&study, &outcomes, &parts, &folder);
+    }
+    let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
+        pool.install(|| job(n)?.run(stop)).with_context(|| named(n))
     })?;
     report::write(&study, &outcomes, &parts, &folder)
+}
+
+/// The seeds that are done in all arms, and their outcomes.
+fn done(mut study: Study, mut outcomes: Vec<Outcome>, folder: &Path) -> Result<(Study, Vec<Outcome>)> {
+    let arms = study.arms.len();
+    study.seeds.retain(|seed| outcomes.iter().filter(|outcome| outcome.seed == *seed).count() == arms);
+    ensure!(
+        !study.seeds.is_empty(),
+        "{} has no seed that is done in all {arms} arms with this study, these weights and this suite; without --report \
+         the same command trains what is missing",
+        folder.display()
+    );
+    outcomes.retain(|outcome| study.seeds.contains(&outcome.seed));
+    Ok((study, outcomes))
 }
 
 /// What is going to happen, for people.
@@ -148,42 +174,64 @@ struct Job<'a> {
     seed: u64,
     recipe: Recipe,
     place: PathBuf,
-    /// Hash of the weights it begins with.
-    base: &'a str,
+    measure: Measure,
+    /// Hash of what is trained: the recipe and the weights it begins with.
+    trained: String,
+    /// Hash of that and of what is measured.
+    of: String,
 }
 
-impl Job<'_> {
+impl<'a> Job<'a> {
+    fn new(
+        study: &'a Study,
+        arm: &'a Arm,
+        seed: u64,
+        recipe: Recipe,
+        place: PathBuf,
+        base: &str,
+    ) -> Result<Self> {
+        let measure = study.measure(arm)?;
+        let trained = hexadecimal(&Sha256::digest(toml::to_string(&recipe)? + base));
+        let suite = Suite::load(&measure.suite)?.hash();
+        let of = hexadecimal(&Sha256::digest(trained.clone() + &toml::to_string(&measure)? + &suite));
+        Ok(Self { study, arm, seed, recipe, place, measure, trained, of })
+    }
+
+    fn path(&self) -> PathBuf {
+        self.place.join("outcome.json")
+    }
+
+    /// What it came to, where it was run just so before.
+    fn known(&self) -> Result<Option<Outcome>> {
+        let path = self.path();
+        if !path.exists() {
+            return Ok(None);
+        }
+        let text = std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
+        let known: Outcome = serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
+        Ok((known.of == self.of).then_some(known))
+    }
+
     /// Trains and measures what is not done yet.
     fn run(&self, stop: &AtomicBool) -> Result<Outcome> {
-        let measure = self.study.measure(self.arm)?;
-        let trained = hexadecimal(&Sha256::digest(toml::to_string(&self.recipe)? + self.base));
-        self.anew_unless(&trained)?;
-        let suite = Suite::load(&measure.suite)?.hash();
-        let of = hexadecimal(&Sha256::digest(trained + &toml::to_string(&measure)? + &suite));
-        let path = self.place.join("outcome.json");
-        if path.exists() {
-            let text =
-                std::fs::read_to_string(&path).with_context(|| format!("reading {}", path.display()))?;
-            let known: Outcome =
-                serde_json::from_str(&text).with_context(|| format!("in {}", path.display()))?;
-            if known.of == of {
-                return Ok(known);
-            }
+        if let Some(known) = self.known()? {
+            return Ok(known);
         }
+        self.anew_unless_trained_so()?;
         let options = options(1, true);
         let trained = Driver::new(&self.recipe, &self.place, options, Box::new(Alone), stop)?.train(None)?;
         let model = trained.context("stopped; the same command goes on")?;
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
         let outcome = Outcome {
-            of,
+            of: self.of.clone(),
             arm: self.arm.name.clone(),
             seed: self.seed,
             supervised: self.supervised(&model)?,
             clips: stage.steps as u64 * stage.clips(),
-            scores: score::score(&model, &measure, Study::world(stage)?.1, stop)?,
+            scores: score::score(&model, &self.measure, Study::world(stage)?.1, stop)?,
         };
         let text = serde_json::to_string_pretty(&outcome)? + "\n";
-        write_atomic(&path, |out| out.write_all(text.as_bytes()))?;
+        write_atomic(&self.path(), |out| out.write_all(text.as_bytes()))?;
         let primary = outcome.scores.get(&self.study.primary).copied().unwrap_or(f64::NAN);
         eprintln!("{} seed {}: {} {:.3}", self.arm.name, self.seed, self.study.primary, primary);
         // As the next run will read it.
@@ -191,13 +239,13 @@ impl Job<'_> {
     }
 
     /// Removes what was trained otherwise.
-    fn anew_unless(&self, trained: &str) -> Result<()> {
+    fn anew_unless_trained_so(&self) -> Result<()> {
         let (place, mark) = (&self.place, self.place.join("trained-as"));
-        if place.exists() && std::fs::read_to_string(&mark).ok().as_deref() != Some(trained) {
+        if place.exists() && std::fs::read_to_string(&mark).ok().as_ref() != Some(&self.trained) {
             std::fs::remove_dir_all(place).with_context(|| format!("removing {}", place.display()))?;
         }
         std::fs::create_dir_all(place).with_context(|| format!("creating {}", place.display()))?;
-        Ok(write_atomic(&mark, |out| out.write_all(trained.as_bytes()))?)
+        Ok(write_atomic(&mark, |out| out.write_all(self.trained.as_bytes()))?)
     }
 
     /// Mean supervised tokens of a training clip: in answers to questions, and in what is said beside them.

@@ -34,6 +34,17 @@ pub struct Row {
     pub against_control: BTreeMap<String, Mean>,
 }
 
+/// Two arms, seed by seed.
+#[derive(Clone, Debug, Serialize)]
+pub struct Contrast {
+    /// This arm
+    pub arm: String,
+    /// less this one.
+    pub less: String,
+    /// What was measured.
+    pub scores: BTreeMap<String, Mean>,
+}
+
 /// What a study found.
 #[derive(Clone, Debug, Serialize)]
 pub struct Results {
@@ -41,6 +52,9 @@ pub struct Results {
     pub study: Study,
     /// By arm.
     pub arms: Vec<Row>,
+    /// Between arms of which neither is the control.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    pub contrasts: Vec<Contrast>,
     /// Of the correlated measure with the primary one, over the means of the arms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<Correlation>,
@@ -52,7 +66,13 @@ pub fn write(study: &Study, outcomes: &[Outcome], parts: &Parts, folder: &Path) 
         study.arms.iter().map(|arm| row(study, arm, outcomes, parts)).collect::<Result<_>>()?;
     let points = correlated(study, &arms);
     let correlation = Correlation::of(&points);
-    let results = Results { study: study.clone(), arms, correlation };
+    let contrast = |[arm, less]: &[String; 2]| Contrast {
+        arm: arm.clone(),
+        less: less.clone(),
+        scores: differences(outcomes, arm, less),
+    };
+    let contrasts = study.contrasts.iter().map(contrast).collect();
+    let results = Results { study: study.clone(), arms, contrasts, correlation };
     let keep = |name: &str, text: &str| {
         write_atomic(&folder.join(name), |out| out.write_all(text.as_bytes()))
             .with_context(|| format!("writing {name}"))
@@ -69,25 +89,12 @@ fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<
     let runs: Vec<&Outcome> = outcomes.iter().filter(|o| o.arm == arm.name).collect();
     let first = runs.first().with_context(|| format!("arm {} has no run", arm.name))?;
     let names: BTreeSet<&String> = runs.iter().flat_map(|run| run.scores.keys()).collect();
-    let control = |seed: u64, name: &String| {
-        outcomes.iter().find(|o| o.arm == study.control && o.seed == seed)?.scores.get(name).copied()
+    let seen = |name: &String| runs.iter().filter_map(|run| run.scores.get(name).copied()).collect();
+    let scores = names.into_iter().map(|name| (name.clone(), mean(seen(name)))).collect();
+    let against_control = match arm.name == study.control {
+        true => BTreeMap::new(),
+        false => differences(outcomes, &arm.name, &study.control),
     };
-    // One seed says nothing of the spread.
-    let mean = |values: Vec<f64>| match values[..] {
-        [only] => Mean { mean: only, interval: [only; 2] },
-        _ => Mean::of(&values),
-    };
-    let mut scores = BTreeMap::new();
-    let mut against_control = BTreeMap::new();
-    for name in names {
-        let seen: Vec<f64> = runs.iter().filter_map(|run| run.scores.get(name).copied()).collect();
-        let less = |run: &&Outcome| Some(run.scores.get(name)? - control(run.seed, name)?);
-        let differences: Vec<f64> = runs.iter().filter_map(less).collect();
-        scores.insert(name.clone(), mean(seen));
-        if !differences.is_empty() && arm.name != study.control {
-            against_control.insert(name.clone(), mean(differences));
-        }
-    }
     let average = |n: usize| runs.iter().map(|run| run.supervised[n]).sum::<f64>() / runs.len() as f64;
     Ok(Row {
         arm: arm.name.clone(),
@@ -98,6 +105,28 @@ fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<
         scores,
         against_control,
     })
+}
+
+/// Mean and interval; one seed says nothing of the spread.
+fn mean(values: Vec<f64>) -> Mean {
+    match values[..] {
+        [only] => Mean { mean: only, interval: [only; 2] },
+        _ => Mean::of(&values),
+    }
+}
+
+/// One arm's scores less another's, within seeds.
+fn differences(outcomes: &[Outcome], arm: &str, less: &str) -> BTreeMap<String, Mean> {
+    let mut all: BTreeMap<String, Vec<f64>> = BTreeMap::new();
+    for run in outcomes.iter().filter(|run| run.arm == arm) {
+        let Some(other) = outcomes.iter().find(|o| o.arm == less && o.seed == run.seed) else { continue };
+        for (name, score) in &run.scores {
+            if let Some(control) = other.scores.get(name) {
+                all.entry(name.clone()).or_default().push(score - control);
+            }
+        }
+    }
+    all.into_iter().map(|(name, values)| (name, mean(values))).collect()
 }
 
 /// The correlated measure and the primary one, a point per arm: means over its runs, which are not independent. `pool` is the TPL of what an arm was
@@ -142,8 +171,9 @@ fn markdown(results: &Results) -> String {
         })
     };
     let seeds = study.seeds.len();
+    let seeds = if seeds == 1 { "1 seed".to_string() } else { format!("{seeds} seeds") };
     text += &format!(
-        "\nMeans over {seeds} seeds with 95 % intervals (Student, over seeds: all runs share one base and one set of items). `{}` decides; \
+        "\nMeans over {seeds} with 95 % intervals (Student, over seeds: all runs share one base and one set of items). `{}` decides; \
          nothing is corrected for the number of comparisons.\n",
         study.primary
     );
@@ -159,6 +189,17 @@ fn markdown(results: &Results) -> String {
         text += &head("measure", &others);
         for name in names(results) {
             let cells: Vec<String> = others.iter().map(|row| cell(row.against_control.get(&name))).collect();
+            text += &format!("| {name} | {} |\n", cells.join(" | "));
+        }
+    }
+    if !results.contrasts.is_empty() {
+        text += "\nDifferences between two arms within seeds, with 95 % intervals.\n\n| measure |";
+        for contrast in &results.contrasts {
+            text += &format!(" {} less {} |", contrast.arm, contrast.less);
+        }
+        text += &format!("\n|---{}|\n", "|---".repeat(results.contrasts.len()));
+        for name in names(results) {
+            let cells: Vec<String> = results.contrasts.iter().map(|c| cell(c.scores.get(&name))).collect();
             text += &format!("| {name} | {} |\n", cells.join(" | "));
         }
     }

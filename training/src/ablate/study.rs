@@ -30,6 +30,9 @@ pub struct Study {
     pub seeds: Vec<u64>,
     /// The arm that the others are compared with.
     pub control: String,
+    /// Pairs of arms that are compared beside that: the first less the second.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub contrasts: Vec<[String; 2]>,
     /// The measure that decides (see [`super::score`]); the others are reported beside it.
     pub primary: String,
     /// A measure to correlate the primary one with, over arms.
@@ -134,6 +137,9 @@ impl Study {
             "names become folders: letters, digits, `-`, `_` and `.` only"
         );
         ensure!(names.contains(self.control.as_str()), "control {:?} is no arm", self.control);
+        if let Some(bad) = self.contrasts.iter().flatten().find(|name| !names.contains(name.as_str())) {
+            bail!("contrasts name {bad:?}, which is no arm");
+        }
         let seeds: BTreeSet<u64> = self.seeds.iter().copied().collect();
         ensure!(!seeds.is_empty() && seeds.len() == self.seeds.len(), "seeds must be named, each once");
         if let Some(pool) = &self.pool {
@@ -196,6 +202,7 @@ impl Study {
 impl Measure {
     fn check(&self) -> Result<()> {
         let suite = Suite::load(&self.suite)?;
+        ensure!(self.tpl > 0, "tpl: at least one clip");
         ensure!(
             (1..=suite.pairs_per_skill).contains(&self.pairs),
             "{} has 1 to {} pairs per skill, {} are wanted",

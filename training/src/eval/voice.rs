@@ -61,7 +61,7 @@ impl Voice {
     /// # Errors
     /// A question that is too long for the model, and whatever the stages report.
     pub fn reply(&mut self, text: &str, tokens: usize) -> utr_runtime::error::Result<String> {
-        let sampling = Decoding { temperature: 0.0, top_p: 1.0, seed: 0, max_tokens: tokens };
+        let sampling = Decoding { max_tokens: tokens, ..Decoding::default() };
         let question = Question::new(text).with_sampling(sampling);
         Ok(self.pool.install(|| self.pipeline.ask(&question, &mut |_| Ok(())))?.text)
     }
