@@ -55,6 +55,7 @@ onnxruntime:
 
 # No container engine: Debian's packages are unpacked into $(TARGET)/cross. With one, see Cross.toml.
 cross: setup
+	@.ci/setup debian-archive-keyring
 	@cross/build
 
 # No GPU, driver or toolkit is needed to build: .ci/cuda fetches nvcc and makes the libraries to link. Apart from the other builds, whose

@@ -8,15 +8,18 @@ usage: cross/deploy.sh [options] HOST              to a board that runs, by ssh
        cross/deploy.sh [options] --rootfs DIR      into a root file system before flashing, such as Linux_for_Tegra/rootfs; as root
 
 HOST is what ssh takes. There the package is installed, then: utr bundle install, utr doctor, utr prepare, restart, wait for /readyz, status.
-Where a step fails, the bundle that was current before is current again and serves, and the exit status is 1.
+Where a step fails, the bundle that was current before is current again and serves; a package that was installed stays. The exit status is not 0.
 
   --deb FILE        the package [default: the newest utr_*_arm64.deb under the target folder]
   --no-deb          the board has the package; only the bundle is new
   --bundle PATH     also install this bundle: a folder, or a .tar or .tar.gz of one
-  --prepare ARGS    what encodes the frames, in one word: "--encoder ort --provider tensorrt"; the same belongs to UTR_ARGS in /etc/default/utr
+  --source URI      what the service watches, written into /etc/default/utr: /dev/video2, csi://0, rtsp://…
+  --prepare ARGS    what encodes the frames, in one word: "--encoder ort --provider tensorrt" [default: what UTR_ARGS in /etc/default/utr says]
   --enable          also start the service at every boot
-  --stop            stop the service while a new bundle is checked: for boards that have memory for one model only
-  --timeout S       longest wait for /readyz, in seconds [default: 120]; without a camera it never comes
+  --stop            stop the service meanwhile: for boards that have memory for one model only
+  --timeout S       longest wait for /readyz, in seconds [default: 120]
+  --no-wait         do not wait for it: without a camera it never comes
+  --board NAME      with --rootfs: the board that will hold it, such as jetson-orin-nano; a bundle that does not fit there is refused
   --dry-run         print the commands and run none
   --help            print this
 USAGE
@@ -26,20 +29,22 @@ here=$(cd "$(dirname "$0")" && pwd)
 say() { echo "deploy: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
-deb="" no_deb="" bundle="" rootfs="" host="" enable="" dry=""
+deb="" no_deb="" bundle="" rootfs="" host="" enable="" dry="" profile="" source=""
 board=()
 while [ $# -gt 0 ]; do
     case $1 in
-        --deb | --bundle | --prepare | --timeout | --rootfs) [ $# -gt 1 ] || fail "$1 needs a value; see --help" ;;
+        --deb | --bundle | --source | --prepare | --timeout | --rootfs | --board) [ $# -gt 1 ] || fail "$1 needs a value; see --help" ;;
     esac
     case $1 in
         --deb) deb=$2; shift ;;
         --bundle) bundle=${2%/}; shift ;;
         --rootfs) rootfs=${2%/}; shift ;;
+        --board) profile=$2; shift ;;
+        --source) source=$2; shift ;;
         --prepare | --timeout) board+=("$1" "$2"); shift ;;
         --no-deb) no_deb=yes ;;
-        --enable) enable=yes; board+=("$1") ;;
-        --stop) board+=("$1") ;;
+        --enable) enable=yes ;;
+        --stop | --no-wait) board+=("$1") ;;
         --dry-run) dry=yes ;;
         --help | -h) usage; exit 0 ;;
         -*) fail "$1 is unknown; see --help" ;;
@@ -48,8 +53,10 @@ while [ $# -gt 0 ]; do
     shift
 done
 if [ -n "$host" ] && [ -n "$rootfs" ]; then fail "$host and --rootfs $rootfs: one of both"; fi
+if [ -n "$rootfs" ] && [ ${#board[@]} -gt 0 ]; then fail "${board[0]} is for a board that runs, not for --rootfs"; fi
+if [ -n "$host" ] && [ -n "$profile" ]; then fail "--board is for --rootfs; a board that runs is asked itself"; fi
 if [ -z "$host$rootfs" ]; then usage >&2; exit 2; fi
-if [ -n "$no_deb" ] && [ -z "$bundle" ]; then fail "--no-deb without --bundle leaves nothing to do"; fi
+if [ -n "$no_deb" ] && [ -z "$bundle$source" ]; then fail "--no-deb without --bundle or --source leaves nothing to do"; fi
 
 if [ -z "$deb" ] && [ -z "$no_deb" ]; then
     target=${CARGO_TARGET_DIR:-$here/../target}
@@ -71,6 +78,8 @@ run() {
 to_board() {
     local there files=("$here/package/on-board") command tty=()
     there=/var/tmp/utr-deploy.$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
+    [ -z "$enable" ] || board+=(--enable)
+    [ -z "$source" ] || board+=(--source "$source")
     if [ -n "$deb" ]; then files+=("$deb"); board+=(--deb "$there/$(basename "$deb")"); fi
     if [ -n "$bundle" ]; then
         bundle=$(realpath "$bundle")
@@ -88,14 +97,21 @@ to_board() {
 to_rootfs() {
     [ -d "$rootfs/etc" ] || fail "--rootfs $rootfs: no root file system (it has no etc/)"
     [ -n "$dry" ] || [ "$(id -u)" = 0 ] || fail "writing into $rootfs needs root; run this with sudo"
-    local utr=${UTR:-$here/../target/release/utr}
+    local utr=${UTR:-${CARGO_TARGET_DIR:-$here/../target}/release/utr}
     [ -z "$bundle" ] || [ -x "$utr" ] || utr=$(command -v utr) || fail "--bundle needs utr on this machine too: cargo build --release, or UTR=/path/to/utr"
     [ -z "$bundle" ] || [ -d "$bundle" ] || fail "--bundle $bundle: unpack it first (tar -xf), here it must be a folder"
+    if [ -n "$bundle" ] && [ -n "$profile" ]; then
+        run "$utr" doctor --board "$profile" --bundle "$bundle" || fail "$bundle is not for $profile; nothing was written"
+    fi
     if [ -z "$deb" ]; then
         :
     elif chroot "$rootfs" /bin/true 2> /dev/null; then
         run cp "$deb" "$rootfs/tmp/utr.deb"
-        run chroot "$rootfs" dpkg --install /tmp/utr.deb
+        run chroot "$rootfs" dpkg --install /tmp/utr.deb || {
+            run chroot "$rootfs" dpkg --purge utr || true
+            run rm -f "$rootfs/tmp/utr.deb"
+            fail "the root file system lacks what is named above: chroot $rootfs apt-get install those packages, then run this again"
+        }
         run rm "$rootfs/tmp/utr.deb"
     else
         say "programs of $rootfs do not run here (apt install qemu-user-static); the files are unpacked, and dpkg there will not list the package"
@@ -103,6 +119,7 @@ to_rootfs() {
         run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
         run systemd-sysusers "--root=$rootfs" utr.conf
     fi
+    [ -z "$source" ] || run sed -i "s|^UTR_SOURCE=.*|UTR_SOURCE=$source|" "$rootfs/etc/default/utr"
     [ -z "$bundle" ] || run "$utr" bundle install "$bundle" --store "$rootfs/var/lib/utr/bundles"
     if [ -n "$enable" ]; then
         run mkdir -p "$rootfs/etc/systemd/system/multi-user.target.wants"

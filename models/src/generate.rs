@@ -154,7 +154,9 @@ mod tests {
         for (temperature, top_p, word) in
             [(-1.0, 1.0, "temperature"), (f32::NAN, 1.0, "temperature"), (1.0, 0.0, "top-p")]
         {
-            let error = Sampler::new(Sampling { temperature, top_p, seed: 0, max_tokens: 1 }).unwrap_err();
+            let error =
+                Sampler::new(Sampling { temperature, top_p, seed: 0, max_tokens: 1, ..Sampling::default() })
+                    .unwrap_err();
             assert!(error.to_string().contains(word));
         }
     }

@@ -12,18 +12,16 @@ mod parse;
 mod root;
 
 use std::path::Path;
+use std::process::Command;
 
 use serde::Deserialize;
-use utr_models::manifest::WindowMode;
 
-use crate::decode::KvPrecision;
 use crate::error::{Error, Result};
 use crate::source::Codec;
 
 pub use estimate::{Basis, Expect, largest_model, mode_name};
 pub use jetpack::Version;
 pub use machine::{Camera, Clock, Identity, Machine, PowerMode, Ram, Swap, Zone};
-pub use parse::disk_free;
 pub use root::Root;
 
 /// The profiles, as they stand in `targets/`; the first fits any machine.
@@ -69,13 +67,16 @@ pub struct Board {
     pub thermal: Thermal,
     /// Elements.
     pub media: Media,
-    /// What is chosen on this board where the user says nothing.
-    #[serde(default)]
-    pub defaults: Defaults,
     /// Figures of `utr bench` that were measured on the board, or that stand in the place of an estimate
     /// ([`Board::expectations`]).
     #[serde(default)]
     pub expect: Vec<Expect>,
+}
+
+/// Bytes that this user may still write where `folder` lies, from `df`; the standard library does not say.
+pub fn disk_free(folder: &Path) -> Option<u64> {
+    let output = Command::new("df").arg("-Pk").arg("--").arg(folder).env("LC_ALL", "C").output().ok()?;
+    parse::disk_free(&String::from_utf8_lossy(&output.stdout))
 }
 
 /// A board's memory, by its data sheet.
@@ -132,27 +133,6 @@ pub struct Power {
 pub struct Thermal {
     /// Degrees Celsius at which clocks are slowed; the machine's own trip points count more.
     pub throttle_c: Option<f64>,
-}
-
-/// What is chosen on a board where the user says nothing.
-#[derive(Clone, Debug, PartialEq, Deserialize)]
-#[serde(rename_all = "kebab-case", deny_unknown_fields)]
-pub struct Defaults {
-    /// Bundle.
-    pub bundle: String,
-    /// Frames of the window.
-    pub frames: usize,
-    /// How the window of a live source slides.
-    pub window_mode: WindowMode,
-    /// How keys and values are stored.
-    pub kv: KvPrecision,
-}
-
-impl Default for Defaults {
-    fn default() -> Self {
-        let (window_mode, kv) = (WindowMode::Rolling, KvPrecision::F16);
-        Self { bundle: "utr-nano".into(), frames: crate::window::CAPACITY, window_mode, kv }
-    }
 }
 
 /// A board's GStreamer elements.

@@ -66,12 +66,14 @@ impl Available {
     }
 
     /// From a control group's `memory.max` (`max` means no limit), `memory.current` and `memory.stat`: pages
-    /// of files that nobody uses any more are given back on demand.
+    /// of files are given back on demand.
     fn group(limit: &str, used: &str, stat: &str) -> Option<Self> {
         let total: u64 = limit.trim().parse().ok()?;
         let used: u64 = used.trim().parse().ok()?;
-        let cached = stat.lines().find_map(|line| line.strip_prefix("inactive_file ")?.trim().parse().ok());
-        Some(Self { total, free: total.saturating_sub(used.saturating_sub(cached.unwrap_or(0))) })
+        let bytes = |line: &str, name| line.strip_prefix(name)?.trim().parse::<u64>().ok();
+        let pages = |line| bytes(line, "inactive_file ").or_else(|| bytes(line, "active_file "));
+        let cached = stat.lines().filter_map(pages).fold(0, u64::saturating_add);
+        Some(Self { total, free: total.saturating_sub(used.saturating_sub(cached)) })
     }
 }
 
@@ -124,7 +126,7 @@ mod tests {
         assert_eq!((machine.total, machine.free), (8_000_000 * 1024, 2_000_000 * 1024));
         assert_eq!(Available::group("max\n", "5\n", ""), None);
         assert_eq!(Available::group("100\n", "40\n", ""), Some(Available { total: 100, free: 60 }));
-        let stat = "anon 10\ninactive_file 30\n";
+        let stat = "anon 10\ninactive_file 20\nactive_file 10\n";
         assert_eq!(Available::group("100\n", "40\n", stat), Some(Available { total: 100, free: 90 }));
         assert_eq!(Available::machine("nothing"), None);
         assert!(Available::here().is_none_or(|a| a.free <= a.total));

@@ -20,7 +20,7 @@ use utr_models::{Config, weights};
 
 use crate::answer::Question;
 use crate::budget::{self, Available, Sizes, Wish};
-use crate::decode::{CandleDecoder, Decoder, KvPrecision};
+use crate::decode::{CandleDecoder, Decoder};
 use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
 use crate::error::{Error, Result};
 use crate::sample::LIVE_FPS;
@@ -91,7 +91,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_for(folder: &Path, encoder: Option<EncoderKind>, wish: Wish) -> Result<Self> {
-        budget::admit(&sizes(folder)?, wish, Available::here())?;
+        admit(folder, wish)?;
         if Bundle::is_bundle(folder) {
             Self::assemble(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
         } else {
@@ -104,9 +104,7 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
-        // The golden questions are asked so.
-        let wish = Wish { kv: KvPrecision::F32, ..Wish::exact() };
-        budget::admit(&Sizes::of_manifest(bundle.manifest()), wish, Available::here())?;
+        budget::admit(&Sizes::of_manifest(bundle.manifest()), Wish::golden(), Available::here())?;
         Self::assemble(bundle, encoder)
     }
 
@@ -183,6 +181,14 @@ impl Language {
             Kind::Processor => &self.processor_template,
         }
     }
+}
+
+/// Refuses a model that does not fit into what this machine has left, before its files are hashed, copied or made an engine of.
+///
+/// # Errors
+/// [`Error::Memory`], and as [`sizes`].
+pub fn admit(folder: &Path, wish: Wish) -> Result<()> {
+    budget::admit(&sizes(folder)?, wish, Available::here()).map(drop)
 }
 
 /// What decides how much memory the model in a folder needs: of a bundle only the manifest is read, of a Hugging Face folder only the configuration.

@@ -15,8 +15,9 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
+use utr_models::bundle::Bundle;
 use utr_runtime::board::Board;
-use utr_runtime::budget::Wish;
+use utr_runtime::budget::{self, Wish};
 use utr_runtime::bundle::store::{self, Store};
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs, ModelArgs, StoreArgs};
@@ -110,8 +111,15 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Serve(arguments) => {
-            let model = arguments.stream.model.clone();
+            let (model, limit) = (arguments.stream.model.clone(), arguments.memory_max);
             let resolved = arguments.resolve(std::env::var_os("JOURNAL_STREAM").is_some())?;
+            if limit {
+                let sizes = load::sizes(&bundle_folder(model.bundle)?)?;
+                let choice = sizes.choice(resolved.stream.wish(None));
+                let encoder = resolved.stream.encoder.unwrap_or(EncoderKind::Tract);
+                writeln!(out, "{}", budget::memory_max(&sizes, choice, encoder))?;
+                return Ok(true);
+            }
             let folder = model_folder(&model)?;
             serve::run(&resolved, &folder, interrupt)?;
             Ok(true)
@@ -140,6 +148,10 @@ fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write
         }
         BundleCommand::Install { dir, store, engine } => {
             let encoder = engine.resolve()?.unwrap_or(EncoderKind::Tract);
+            // Before anything is copied; a manifest that cannot be read is the store's to tell about.
+            if Bundle::manifest_of(&dir).is_ok() {
+                load::admit(&dir, Wish::golden())?;
+            }
             let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, encoder, interrupt, out);
             bundle_store(store).install(&dir, &mut check, out)
         }
@@ -160,11 +172,19 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
         interrupt: interrupt.clone(),
         board: board.clone(),
     };
+    // A root that is not running has a store of its own, and what the package put there.
+    let root = &arguments.root;
+    let bundle = match arguments.bundle {
+        None if root != Path::new("/") => Store::at(root.join(store::DEFAULT.trim_start_matches('/')))
+            .current()
+            .and_then(|current| load::default_bundle(current, Some(&root.join("usr/bin/utr")), None)),
+        typed => bundle_folder(typed),
+    };
     let report = doctor::examine(&doctor::Options {
         root: arguments.root,
         board,
         source: arguments.source.as_deref().map(Source::parse).transpose()?,
-        bundle: bundle_folder(arguments.bundle),
+        bundle,
         wish,
         capture,
     })?;

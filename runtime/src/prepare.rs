@@ -15,12 +15,13 @@ use utr_models::bundle::{Bundle, VISION};
 use utr_models::generate::Sampling as TokenSampling;
 
 use crate::answer::Question;
+use crate::budget::Wish;
 use crate::bundle::ask_golden;
 use crate::capture::CaptureOptions;
 use crate::cli::EncoderArgs;
 use crate::encode::{self, EncoderKind, Prepared};
 use crate::interrupt::Interrupt;
-use crate::load::Model;
+use crate::load::{self, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -52,6 +53,7 @@ pub fn run(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
+    load::admit(folder, if Bundle::is_bundle(folder) { Wish::golden() } else { Wish::exact() })?;
     engine(folder, encoder, out)?;
     let began = Instant::now();
     let bundle = if Bundle::is_bundle(folder) { Some(Bundle::open(folder)?) } else { None };
@@ -90,6 +92,8 @@ pub fn engine(folder: &Path, encoder: Option<EncoderKind>, out: &mut dyn Write) 
         writeln!(out, "engine    nothing to build: the folder is no bundle and runs through candle")?;
         return Ok(());
     }
+    // No engine is built for what runs here in no window.
+    load::admit(folder, Wish::least())?;
     let bundle = Bundle::open(folder)?;
     let encoder = encoder.unwrap_or(EncoderKind::Tract);
     let (onnx, preprocessor) = (bundle.path(VISION)?, &bundle.manifest().network.preprocess);

@@ -124,6 +124,9 @@ fn a_stop_ends_the_server_in_order_with_an_answer_in_flight() {
     let mut asked: Vec<_> =
         (0..5).map(|_| busy.open("POST", "/v1/chat/completions", &[], body.as_bytes())).collect();
     asked[0].read_exact(&mut [0; 300]).unwrap();
+    wait_for("the others to wait", || {
+        busy.status()["queue"]["pending"].as_u64().is_some_and(|n| n > 2).then_some(())
+    });
     let (status, took) = busy.terminate();
     assert!(status.success() && took < Duration::from_secs(6), "{status} {took:?}");
     let ends: Vec<String> = asked

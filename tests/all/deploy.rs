@@ -215,6 +215,19 @@ fn a_bundle_can_come_as_a_tar_and_must_be_the_one_that_is_used() {
 }
 
 #[test]
+fn a_camera_is_named_and_the_services_own_encoder_is_prepared() {
+    let scene = Scene::new("503");
+    scene
+        .defaults("UTR_SOURCE=/dev/video0\nUTR_ARGS=\"--fps 4 --encoder ort --provider=tensorrt --kv q8\"\n");
+    let output = scene.deploy(&["--no-deb", "--source", "csi://0", "--no-wait", "board"], "");
+    assert!(output.status.success(), "{}", text(&output));
+    let defaults = std::fs::read_to_string(scene.path("defaults")).unwrap();
+    assert!(defaults.contains("UTR_SOURCE=csi://0\n") && !defaults.contains("/dev/video0"), "{defaults}");
+    let commands = scene.commands();
+    assert!(commands.contains(&"utr prepare --encoder ort --provider tensorrt".into()), "{commands:?}");
+}
+
+#[test]
 fn a_rehearsal_and_a_mistake_touch_nothing() {
     let scene = Scene::new("200");
     let output = scene.deploy(&["--dry-run", "--deb", "utr_1_arm64.deb", "board"], "");
@@ -232,6 +245,14 @@ fn a_rehearsal_and_a_mistake_touch_nothing() {
         (&["--speed", "board"], "--speed is unknown"),
         (&["--deb"], "needs a value"),
         (&["--no-deb", "--bundle", "bundle", "--rootfs", "bundle"], "no root file system"),
+        (
+            &["--no-deb", "--bundle", "bundle", "--rootfs", "rootfs", "--stop"],
+            "--stop is for a board that runs",
+        ),
+        (
+            &["--no-deb", "--bundle", "bundle", "--board", "jetson-thor", "me@board"],
+            "--board is for --rootfs",
+        ),
     ] {
         let output = scene.deploy(arguments, "");
         assert_eq!(output.status.code(), Some(2), "{arguments:?}: {}", text(&output));

@@ -203,13 +203,12 @@ fn fill(
     Ok(stored)
 }
 
-/// Bytes that a full window and the longest answer need; the embedding table is kept as f32 beside the file's.
+/// Bytes that a full window and the longest answer need; the tower is held twice while an engine lays it out.
 fn memory(config: &Config, files: &Path) -> Result<Memory> {
     let size = |name: &str| {
         std::fs::metadata(files.join(name)).map(|m| m.len()).with_context(|| format!("reading {name}"))
     };
-    let embedding = config.text.vocab * config.text.hidden * 4;
-    let weights = size(VISION)? + size(DECODER)? + embedding as u64;
+    let weights = 2 * size(VISION)? + size(DECODER)?;
     Ok(Memory::needs(config, weights, WINDOW, ANSWER_TOKENS))
 }
 

@@ -112,6 +112,11 @@ pub struct Shard {
 }
 
 impl Shard {
+    /// Whether it is everything.
+    pub fn is_whole(self) -> bool {
+        self.of == 1
+    }
+
     /// Its places among `total`.
     pub fn range(&self, total: usize) -> std::ops::Range<usize> {
         let start = |index: usize| (index as u128 * total as u128 / self.of as u128) as usize;

@@ -158,7 +158,11 @@ pub fn train(
         tell(&recipe, &corpora);
         let ranks = place.map_or(1, |place| place.size);
         let computing = if device.is_cpu() { args.workers } else { 1 };
-        plan(&recipe, ranks, computing)?.iter().for_each(|plan| eprintln!("plan of {plan}"));
+        match plan(&recipe, ranks, computing) {
+            Ok(plans) => plans.iter().for_each(|plan| eprintln!("plan of {plan}")),
+            // Whether a run can go on is decided by what it has.
+            Err(error) => eprintln!("no plan of its memory: {error:#}"),
+        }
     }
     let validation = args
         .validation

@@ -156,6 +156,10 @@ pub fn run(args: &TplArgs) -> Result<()> {
     let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| mine.contains(i)).collect();
     // Text alone has no frames to compare.
     let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
+    ensure!(
+        args.select.is_none() || args.shard.is_whole(),
+        "--select ranks all samples, --shard sees a part of them; score the parts, join their files, and select from the whole data"
+    );
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
     let scorer = Scorer::load(&args.model, &opened(args.device, None)?)?;
     let parts = Parts::open(&args.output, &settings(args))?;

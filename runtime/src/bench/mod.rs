@@ -28,7 +28,7 @@ pub use suite::Entry;
 /// `utr bench`, as typed.
 #[derive(Clone, Debug, clap::Args)]
 pub struct BenchArgs {
-    /// The bundle to measure [default: UTR_BUNDLE, else the one that ships]
+    /// The bundle to measure [default: UTR_BUNDLE, else the store's current one, else the one that ships]
     #[arg(long, value_name = "DIR", conflicts_with = "shape")]
     pub bundle: Option<PathBuf>,
     /// What is measured, and how.

@@ -15,6 +15,7 @@ use clap::ValueEnum;
 use serde::Deserialize;
 use utr_models::Config;
 use utr_models::config::{TextConfig, VisionConfig};
+use utr_models::gguf::Format;
 use utr_models::manifest::Memory;
 use utr_models::onnx::{Storage, VisionExport, write_vision};
 use utr_models::qwen2::Qwen2;
@@ -171,6 +172,19 @@ impl Bits {
             Self::Q4 => GgmlDType::Q4_0,
         }
     }
+
+    /// As manifests name it.
+    pub fn format(self) -> Format {
+        match self {
+            Self::Q8 => Format::Q8_0,
+            Self::Q4 => Format::Q4_0,
+        }
+    }
+
+    /// Bytes of this many weights.
+    pub fn bytes(self, weights: usize) -> u64 {
+        (weights / self.dtype().block_size() * self.dtype().type_size()) as u64
+    }
 }
 
 impl Model {
@@ -198,20 +212,22 @@ impl Model {
         let network = self.network();
         let c = &network.text;
         let tables = if c.tied { 1 } else { 2 } * c.vocab * c.hidden;
-        let (block, values) = (bits.dtype().type_size(), bits.dtype().block_size());
-        let bytes = (tables + matrices(c)) / values * block + self.tower_bytes();
+        let bytes = bits.bytes(tables + matrices(c)) + self.tower_bytes() as u64;
         // The tower that stands in for none gives one token a frame.
         let frames = if self.tower.is_some() { frames } else { frames * frame_tokens };
-        Memory::needs(&network, bytes as u64, frames, ANSWER)
+        Memory::needs(&network, bytes, frames, ANSWER)
     }
 
     /// What decides how much memory a case needs. For `enc` the tower alone is made: held twice, while it is written and while an engine lays it out.
     pub fn sizes(self, bits: Bits, frame_tokens: usize, case: Case) -> Sizes {
         let mut needs = self.needs(bits, frame_tokens, CAPACITY);
+        let text = self.decoder.config();
         if case == Case::Enc {
             needs.weights = 2 * self.tower_bytes() as u64;
+            return Sizes::of_decoder(&self.to_string(), &text, needs, frame_tokens);
         }
-        Sizes::of_decoder(&self.to_string(), &self.decoder.config(), needs, frame_tokens)
+        let sizes = Sizes::of_decoder(&self.to_string(), &text, needs, frame_tokens);
+        sizes.with_matrices(bits.bytes(matrices(&text) + text.vocab * text.hidden), bits.format())
     }
 
     fn tower_bytes(self) -> usize {

@@ -6,10 +6,10 @@
 
 use clap::ValueEnum;
 use serde::{Deserialize, Serialize};
-use utr_models::gguf::Format;
 use utr_models::manifest::WindowMode;
 
 use super::Board;
+use crate::bench::Case;
 use crate::bench::random::{Bits, Model, Shape, Tower, matrices};
 use crate::budget::{Available, Choice, Sizes};
 use crate::decode::KvPrecision;
@@ -157,15 +157,10 @@ impl Subject {
         let block = 4 * v.hidden * v.hidden + 2 * v.hidden * v.intermediate;
         let tower_flop = (v.layers * 2) as f64 * patches * (block as f64 + 2.0 * patches * v.hidden as f64);
         let word = bits.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
-        let (format, bytes_per_weight) = match bits {
-            Bits::Q8 => (Format::Q8_0, 8.5 / 8.0),
-            Bits::Q4 => (Format::Q4_0, 4.5 / 8.0),
-        };
         let (blocks, output) = (matrices(&text) as f64, (text.vocab * text.hidden) as f64);
         // The table of embeddings is multiplied with only where it is the output matrix too.
-        let bytes = ((blocks + output) * bytes_per_weight) as u64;
-        let sizes = Sizes::of_decoder(&name, &text, model.needs(bits, tokens, CAPACITY), tokens);
-        let sizes = sizes.with_matrices(bytes, format).packing(packs);
+        let bytes_per_weight = bits.bytes(matrices(&text)) as f64 / blocks;
+        let sizes = model.sizes(bits, tokens, Case::Frame).packing(packs);
         Self { name, bits: word, tokens, sizes, blocks, output, bytes_per_weight, tower_flop }
     }
 

@@ -111,11 +111,11 @@ pub fn os_name(text: &str) -> Option<String> {
     text.lines().find_map(|text| line(text.strip_prefix("PRETTY_NAME=")?.trim_matches(['"', '\''])))
 }
 
-/// Bytes free for everybody, from `df -Pk`: a heading, then device, blocks of 1 KiB, used, available.
+/// Bytes free for everybody, from `df -Pk`: the column of blocks of 1 KiB before the percentage (names before and after it may hold spaces).
 pub fn disk_free(text: &str) -> Option<u64> {
-    let mut words = text.lines().nth(1)?.split_ascii_whitespace().rev();
-    // Counted from the end, because a device's name may hold spaces: mount point, share, available.
-    words.nth(2)?.parse::<u64>().ok()?.checked_mul(1024)
+    let words: Vec<&str> = text.lines().nth(1)?.split_ascii_whitespace().collect();
+    let percentage = words.iter().position(|word| word.ends_with('%'))?;
+    words.get(percentage.checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]
@@ -156,6 +156,8 @@ mod tests {
         let df =
             "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/nvme0n1p1 100 60 40 60% /\n";
         assert_eq!(disk_free(df), Some(40 << 10));
+        let df = "Filesystem 1024-blocks Used Available Capacity Mounted on\n/dev/my disk 1000 400 600 40% /mnt/my data\n";
+        assert_eq!((disk_free(df), disk_free("a\nb c d e\n")), (Some(600 << 10), None));
         assert_eq!(
             (celsius("48531\n"), celsius("-256000"), celsius("9999999999")),
             (Some(48.531), None, None)

@@ -69,7 +69,7 @@ fn boards_are_known_by_their_device_tree() {
             "jetson-agx-orin",
         ),
         (agx, vec!["nvidia,p3737-0000+p3701-0004", "nvidia,tegra234"], None, "jetson-agx-orin-32"),
-        (agx, vec!["nvidia,p3737-0000+p3701-0000", "nvidia,tegra234"], Some(29.8), "jetson-agx-orin-32"),
+        (agx, vec!["nvidia,p3737-0000+p3701-0000", "nvidia,tegra234"], Some(29.8), "jetson-agx-orin"),
         (agx, vec!["nvidia,p3737-0000+p3701-0000", "nvidia,tegra234"], Some(61.4), "jetson-agx-orin"),
         (agx, vec![], None, "jetson-agx-orin"),
         ("NVIDIA Jetson AGX Thor Developer Kit", vec![], Some(122.9), "jetson-thor"),
@@ -109,7 +109,7 @@ fn estimates_follow_the_data_sheet_and_leave_out_what_does_not_fit() {
     let small = "qwen2-0.5b+siglip-b16";
     // 278 MB of matrices and 20 MB of keys and values a token, at half of 102.4 GB/s: by hand.
     let tokens = value(&nano, "tg128", small, None).unwrap();
-    assert!((150.0..190.0).contains(&tokens) || tokens < 150.0, "{tokens}");
+    assert!(tokens < 190.0, "{tokens}");
     // Arithmetic bounds it on six cores: 494 M weights twice, at half of 6 x 1.728 GHz x 16.
     assert!((tokens - 83.0 / (2.0 * 0.4938)).abs() < 2.0, "{tokens}");
     assert!(value(&agx, "tg128", small, None).unwrap() > tokens);

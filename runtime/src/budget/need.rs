@@ -16,12 +16,16 @@ use utr_models::manifest::{Manifest, Memory, WindowMode};
 use super::{Available, packed};
 use crate::board::{Board, largest_model, mode_name};
 use crate::decode::{KvPrecision, KvShape};
+use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
 use crate::prefill;
 use crate::window::CAPACITY;
 
 /// What the program itself takes beside the model: code, GStreamer with one decoder, and frames at source size.
 const PROGRAM: u64 = 64 << 20;
+/// What a camera of 3840x2160 takes that is decoded in software: the decoder's pictures (12 MB each), a queue
+/// of them, and some as RGB (25 MB each).
+const SOURCE: u64 = 384 << 20;
 /// Tokens of the prompt and the question that are counted on.
 const TEXT: usize = 512;
 /// No decoder has more blocks, heads or channels than this.
@@ -42,6 +46,16 @@ impl Wish {
     /// The model's own window, read when a question comes.
     pub fn exact() -> Self {
         Self { mode: Some(WindowMode::Exact), ..Self::default() }
+    }
+
+    /// As golden questions are asked.
+    pub fn golden() -> Self {
+        Self { kv: KvPrecision::F32, ..Self::exact() }
+    }
+
+    /// The smallest window there is.
+    pub fn least() -> Self {
+        Self { frames: Some(1), kv: KvPrecision::Q8, ..Self::exact() }
     }
 }
 
@@ -290,17 +304,28 @@ fn remedy(sizes: &Sizes, choice: Choice, available: Available) -> String {
     parts.join("; ")
 }
 
+/// What an encoder's engine takes beside the tower's weights: libraries, contexts, workspaces. Generous
+/// guesses, none of them measured on a board.
+fn engine(encoder: EncoderKind) -> u64 {
+    match encoder {
+        EncoderKind::Tract | EncoderKind::Candle => 0,
+        EncoderKind::Ort => 256 << 20,
+        EncoderKind::OrtCuda | EncoderKind::OrtTensorrt => 2 << 30,
+    }
+}
+
 /// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a
-/// question under other instructions, and a quarter above, so that a leak ends in a restart and nothing else
-/// does.
-pub fn memory_max(sizes: &Sizes, choice: Choice) -> u64 {
+/// question under other instructions, the encoder's engine, a source of large pictures, and a quarter above,
+/// so that a leak ends in a restart and nothing else does.
+pub fn memory_max(sizes: &Sizes, choice: Choice, encoder: EncoderKind) -> u64 {
     let again = match choice.mode {
         WindowMode::Exact => 0,
         WindowMode::Ahead | WindowMode::Rolling => {
             sizes.rows(choice.kv, choice.frames.saturating_mul(sizes.tokens))
         }
     };
-    let all = sizes.need(choice).total().saturating_add(again);
+    let beside = again.saturating_add(engine(encoder)).saturating_add(SOURCE);
+    let all = sizes.need(choice).total().saturating_add(beside);
     all.saturating_add(all / 4) >> 20 << 20
 }
 

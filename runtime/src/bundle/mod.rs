@@ -12,11 +12,12 @@ use utr_models::bundle::{Bundle, GoldenQuestion};
 use utr_models::generate::Sampling as TokenSampling;
 
 use crate::answer::Question;
+use crate::budget::Wish;
 use crate::capture::CaptureOptions;
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::Model;
+use crate::load::{self, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -101,6 +102,10 @@ pub fn verify(
         "{} is not a folder; a bundle is one, such as models/bundles/utr-nano",
         folder.display()
     );
+    // By the manifest alone, before anything is hashed; a manifest that cannot be read is told about below.
+    if Bundle::manifest_of(folder).is_ok() {
+        load::admit(folder, Wish::golden())?;
+    }
     let bundle = match Bundle::open(folder) {
         Ok(bundle) => bundle,
         Err(error @ (utr_models::Error::Bundle { .. } | utr_models::Error::Format { .. })) => {

@@ -9,12 +9,12 @@ use std::fs::{self, File, OpenOptions, Permissions, TryLockError};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::{OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
-use std::process::Command;
 use std::time::Duration;
 
 use utr_models::atomic::TEMPORARY_PREFIX;
 use utr_models::bundle::{Bundle, MANIFEST, MANIFEST_HASH};
 
+use crate::board::disk_free;
 use crate::error::{Error, Result};
 
 /// Where a device keeps its bundles.
@@ -44,7 +44,7 @@ pub struct Store {
 impl Store {
     /// The store in this folder, which the first install creates.
     pub fn at(folder: impl Into<PathBuf>) -> Self {
-        Self { folder: folder.into(), free }
+        Self { folder: folder.into(), free: disk_free }
     }
 
     /// The bundle in use, by its own name, so that whoever reads it is not disturbed when another becomes current; none
@@ -87,9 +87,12 @@ impl Store {
         step: Step<'_>,
     ) -> anyhow::Result<bool> {
         let bundle = Bundle::open(source)?;
-        let name = folder_name(&bundle);
-        let folder = self.folder.join(&name);
-        if Bundle::open(&folder).is_err() {
+        // A damaged one keeps its name until `current` names the new copy, so that it never leads nowhere.
+        let names = [0, 1].map(|part| folder_name(&bundle, part));
+        let whole = names.iter().find(|name| Bundle::open(&self.folder.join(name)).is_ok());
+        let unused = || names.iter().find(|name| !self.folder.join(name).exists());
+        let name = whole.or_else(unused).unwrap_or(&names[0]);
+        if whole.is_none() {
             self.check_space(&bundle)?;
             let copy = self.folder.join(format!("{TEMPORARY_PREFIX}{name}"));
             copy_bundle(&bundle, &copy, step)?;
@@ -97,24 +100,25 @@ impl Store {
                 return Ok(false);
             }
             step("checked")?;
-            // One that was damaged is replaced.
+            let folder = self.folder.join(name);
             if folder.exists() {
-                self.set_aside(&name)?;
+                self.set_aside(name)?;
             }
             fs::rename(&copy, &folder).map_err(Error::io(&folder))?;
             sync(&self.folder)?;
             step("in place")?;
         }
-        let before = self.target(CURRENT)?.filter(|name| self.folder.join(name).is_dir());
-        if before.as_ref() != Some(&name) {
+        let current = self.target(CURRENT)?.filter(|name| self.folder.join(name).is_dir());
+        let before = current.filter(|before| before == name || !names.contains(before));
+        if before.as_ref() != Some(name) {
             // In this order a cut in between leaves the old bundle current and nothing to go back to, never a way back to a third one.
             if let Some(before) = &before {
                 self.point(PREVIOUS, before, step)?;
             }
-            self.point(CURRENT, &name, step)?;
+            self.point(CURRENT, name, step)?;
         }
         self.prune(out, step)?;
-        self.tell(&name, before, out)?;
+        self.tell(name, before, out)?;
         Ok(true)
     }
 
@@ -297,13 +301,14 @@ impl Store {
     }
 }
 
-/// `NAME-HASH`, in characters that need no quotes.
-fn folder_name(bundle: &Bundle) -> String {
+/// `NAME-HASH`, in characters that need no quotes, with this part of the hash.
+fn folder_name(bundle: &Bundle, part: usize) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' };
     let name: String = bundle.manifest().name.chars().map(plain).take(64).collect();
     let name = name.trim_start_matches(['.', '-']);
     let name = if name.is_empty() { "bundle" } else { name };
-    format!("{name}-{}", bundle.hash().get(..DIGITS).unwrap_or_default())
+    let digits = bundle.hash().get(part * DIGITS..(part + 1) * DIGITS);
+    format!("{name}-{}", digits.unwrap_or_default())
 }
 
 /// Copies the listed files and syncs everything.
@@ -336,19 +341,6 @@ fn copy_file(source: &Path, copy: &Path) -> std::io::Result<()> {
 /// Makes a folder's entries outlast a power cut.
 fn sync(folder: &Path) -> Result<()> {
     File::open(folder).and_then(|folder| folder.sync_all()).map_err(Error::io(folder))
-}
-
-/// Bytes that this user may still write where `folder` lies, from `df`; the standard library does not say.
-fn free(folder: &Path) -> Option<u64> {
-    let output = Command::new("df").arg("-Pk").arg(folder).env("LC_ALL", "C").output().ok()?;
-    available(&String::from_utf8_lossy(&output.stdout))
-}
-
-/// The bytes available in what `df -Pk` prints: the column before the percentage.
-fn available(text: &str) -> Option<u64> {
-    let words: Vec<&str> = text.lines().nth(1)?.split_ascii_whitespace().collect();
-    let percentage = words.iter().position(|word| word.ends_with('%'))?;
-    words.get(percentage.checked_sub(1)?)?.parse::<u64>().ok()?.checked_mul(1024)
 }
 
 #[cfg(test)]

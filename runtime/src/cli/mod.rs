@@ -117,7 +117,7 @@ pub struct DoctorArgs {
     /// Also read one frame from here
     #[arg(long, value_name = "URI")]
     pub source: Option<String>,
-    /// The bundle to look at [default: UTR_BUNDLE, else the one that ships]
+    /// The bundle to look at [default: UTR_BUNDLE, else the store's current one, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
     /// Judge by this board's profile [default: the board this is]; on another machine by the profile alone, as before flashing

@@ -34,6 +34,9 @@ pub struct ServeArgs {
     /// Questions that may wait beside the one being answered; more are refused with status 429
     #[arg(long, value_name = "N", default_value_t = 4)]
     pub queue: usize,
+    /// Print a limit for systemd's MemoryMax= with these settings, in bytes, and exit; of the bundle only the manifest is read
+    #[arg(long)]
+    pub memory_max: bool,
 }
 
 /// `utr serve`, resolved.

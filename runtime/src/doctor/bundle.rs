@@ -5,11 +5,11 @@
 //! the service. It loads the model only where it runs and fits.
 
 use std::path::Path;
-use std::process::Command;
 
 use super::{Check, Options};
 use crate::board::{Board, disk_free, mode_name};
 use crate::budget::{self, Available, Need, size};
+use crate::encode::EncoderKind;
 use crate::load::{self, Model};
 
 /// Room for what a device writes beside the bundle: engines, logs, a recording.
@@ -43,7 +43,7 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
     };
     let choice = sizes.choice(options.wish);
     let need = sizes.need(choice);
-    let memory_max = budget::memory_max(&sizes, choice);
+    let memory_max = budget::memory_max(&sizes, choice, EncoderKind::Tract);
     let fits = budget::admit(&sizes, options.wish, available);
     let left = available.map_or("unknown memory".into(), |available| available.to_string());
     let how = format!("{} frames, {}", choice.frames, mode_name(choice.mode));
@@ -71,8 +71,7 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
 
 /// Free space where the bundle lies: an update holds two copies for a moment.
 fn disk(folder: &Path) -> Option<Check> {
-    let output = Command::new("df").arg("-Pk").arg("--").arg(folder).output().ok()?;
-    let free = disk_free(&String::from_utf8_lossy(&output.stdout))?;
+    let free = disk_free(folder)?;
     let files = std::fs::read_dir(folder).ok()?.flatten();
     let bundle =
         files.filter_map(|file| file.metadata().ok()).fold(0u64, |sum, data| sum.saturating_add(data.len()));

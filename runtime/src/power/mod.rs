@@ -2,7 +2,7 @@
 //!
 //! Comes in: the root of a file system (`/`, or a fixture). Goes out: watts by rail and degrees by zone at one moment ([`Meter::read`]), and what was
 //! drawn over a time ([`Sampler`]). A Jetson has INA3221 monitors (under hwmon, on older releases under iio: what `tegrastats` prints stands there too),
-//! an x86 machine RAPL counters, where they may be read. What a machine does not show is absent, never zero. Nothing is written, nobody needs to
+//! Thor also an INA238 at the board's input, an x86 machine RAPL counters, where they may be read. What a machine does not show is absent, never zero. Nothing is written, nobody needs to
 //! be root.
 
 mod sampler;
@@ -17,7 +17,7 @@ use std::time::Instant;
 pub use sampler::{Celsius, Sampler, Usage};
 
 /// Rails that carry everything: where one is, the others are parts of it.
-const WHOLE: [&str; 2] = ["VDD_IN", "POM_5V_IN"];
+const WHOLE: [&str; 3] = ["VIN", "VDD_IN", "POM_5V_IN"];
 /// A rail that is fed from another one with a monitor of its own (AGX Orin: memory, from VIN_SYS_5V0).
 const INSIDE: &str = "VDDQ_VDD2_1V8AO";
 /// A zone that some boards have and that always says 100 degrees.
@@ -62,6 +62,8 @@ enum Source {
     Product(PathBuf, PathBuf),
     /// A file with mW.
     Milliwatts(PathBuf),
+    /// A file with µW.
+    Microwatts(PathBuf),
     /// A file with the µJ since some moment, the value after which it starts again, and what it said when.
     Counter { file: PathBuf, range: f64, last: Option<(Instant, f64)> },
 }
@@ -70,7 +72,8 @@ impl Meter {
     /// Looks which sensors there are under `root`; costs a few directory listings.
     pub fn open(root: &Path) -> Self {
         let drivers = root.join("sys/bus/i2c/drivers");
-        let mut rails: Vec<Rail> = hwmon(&drivers.join("ina3221"));
+        let mut rails = input(&drivers.join("ina238"));
+        rails.extend(hwmon(&drivers.join("ina3221")));
         if rails.is_empty() {
             rails = iio(&drivers.join("ina3221x"));
         }
@@ -137,6 +140,7 @@ impl Source {
         match self {
             Self::Product(volts, amperes) => Some(number(volts)? * number(amperes)? / 1e6),
             Self::Milliwatts(file) => Some(number(file)? / 1e3),
+            Self::Microwatts(file) => Some(number(file)? / 1e6),
             Self::Counter { file, range, last } => {
                 let microjoules = number(file)?;
                 let (then, before) = last.replace((now, microjoules))?;
@@ -159,6 +163,16 @@ fn hwmon(driver: &Path) -> Vec<Rail> {
         })
     });
     channels.collect()
+}
+
+/// The monitor at the input of a board (INA238): µW, without a label.
+fn input(driver: &Path) -> Vec<Rail> {
+    let monitors = list(driver, "").into_iter().flat_map(|device| list(&device.join("hwmon"), "hwmon"));
+    let files = monitors.map(|monitor| monitor.join("power1_input")).filter(|file| file.exists());
+    // With several, which one is the board's is not known.
+    let rail = |file| Rail { name: "VIN".into(), counts: true, source: Source::Microwatts(file) };
+    let rails: Vec<Rail> = files.map(rail).collect();
+    if rails.len() == 1 { rails } else { Vec::new() }
 }
 
 /// The same monitors as NVIDIA's older driver shows them.

@@ -69,6 +69,18 @@ fn without_an_input_rails_are_added_but_none_twice() {
 }
 
 #[test]
+fn the_input_of_a_board_is_its_total() {
+    let root = tempfile::tempdir().unwrap();
+    file(root.path(), "sys/bus/i2c/drivers/ina238/2-0044/hwmon/hwmon2/power1_input", "23000000\n");
+    channel(root.path(), "2-0040", 1, "VDD_GPU", "20000", "300");
+    channel(root.path(), "2-0040", 2, "VDD_CPU_SOC_MSS", "20000", "200");
+    channel(root.path(), "2-0040", 3, "VIN_SYS_5V0", "5000", "600");
+    let reading = Meter::open(root.path()).read();
+    close(reading.total.unwrap(), 23.0);
+    close(reading.watts["VDD_GPU"], 6.0);
+}
+
+#[test]
 fn older_releases_show_milliwatts() {
     let root = tempfile::tempdir().unwrap();
     let folder = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0";

@@ -20,7 +20,7 @@ use crate::train::ranks::Alone;
 use crate::train::recipe::Recipe;
 use crate::world::conversations::world_sample;
 use crate::world::suite::Suite;
-use crate::world::{Split, clip_seed};
+use crate::world::{Skill, Split, clip_seed};
 use anyhow::{Context, Result, ensure};
 use candle_core::{DType, Device};
 use score::Scores;
@@ -31,6 +31,8 @@ use std::sync::atomic::AtomicBool;
 use study::{Arm, Measure, Study};
 use utr_models::Network;
 
+/// Which measures these are: another word here voids what was measured before. Changed with every change of what `score` measures.
+const MEASURES: &str = "";
 /// Samples over which supervised tokens are counted.
 const COUNTED: u64 = 300;
 
@@ -76,16 +78,27 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     let study = Study::load(&args.study)?;
     let recipe = Recipe::load(&study.base)?;
     let folder = args.output.join(&study.name);
-    tell(&study)?;
+    let control = study.arms.iter().find(|arm| arm.name == study.control).context("a control")?;
+    let items = score::skills(&study.measure(control)?)?;
+    tell(&study, &items)?;
     if args.dry_run {
         return Ok(());
     }
     let from = match &study.from {
         Some(model) => model.clone(),
+        None if args.report && !args.output.join(&recipe.name).join("latest").exists() => {
+            anyhow::bail!(
+                "the weights that all arms begin from are not trained yet; without --report the same command does that"
+            )
+        }
         None => begin(&recipe, &args.output.join(&recipe.name), args.workers, stop)?,
     };
     let base = digest(&from.join("model.safetensors"))?;
-    let parts = pool::score(&study, &folder, args.workers, stop)?;
+    let parts = match args.report {
+        true => pool::known(&study, &folder)?
+            .context("the pool is not scored yet; without --report the same command does that")?,
+        false => pool::score(&study, &folder, args.workers, stop)?,
+    };
     // Seed by seed, so that a study that is stopped has whole comparisons.
     let jobs: Vec<(u64, &Arm)> =
         study.seeds.iter().flat_map(|seed| study.arms.iter().map(move |arm| (*seed, arm))).collect();
@@ -103,31 +116,32 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     if args.report {
         let known = |n| job(n).and_then(|job| job.known()).with_context(|| named(n));
         let known = (0..jobs.len()).map(known).collect::<Result<Vec<_>>>()?;
-        let (study, outcomes) = done(study.clone(), known.into_iter().flatten().collect(), &folder)?;
-        return report::write(&study, &outcomes, &parts, &folder);
+        let outcomes = whole_seeds(&study, known.into_iter().flatten().collect(), &folder)?;
+        return report::write(&study, &items, &outcomes, &parts, &folder);
     }
     let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
         pool.install(|| job(n)?.run(stop)).with_context(|| named(n))
     })?;
-    report::write(&study, &outcomes, &parts, &folder)
+    report::write(&study, &items, &outcomes, &parts, &folder)
 }
 
-/// The seeds that are done in all arms, and their outcomes.
-fn done(mut study: Study, mut outcomes: Vec<Outcome>, folder: &Path) -> Result<(Study, Vec<Outcome>)> {
+/// The outcomes of the seeds that are done in all arms.
+fn whole_seeds(study: &Study, mut outcomes: Vec<Outcome>, folder: &Path) -> Result<Vec<Outcome>> {
     let arms = study.arms.len();
-    study.seeds.retain(|seed| outcomes.iter().filter(|outcome| outcome.seed == *seed).count() == arms);
+    let done = |seed: u64| outcomes.iter().filter(|outcome| outcome.seed == seed).count() == arms;
+    let seeds: Vec<u64> = study.seeds.iter().copied().filter(|seed| done(*seed)).collect();
     ensure!(
-        !study.seeds.is_empty(),
+        !seeds.is_empty(),
         "{} has no seed that is done in all {arms} arms with this study, these weights and this suite; without --report \
          the same command trains what is missing",
         folder.display()
     );
-    outcomes.retain(|outcome| study.seeds.contains(&outcome.seed));
-    Ok((study, outcomes))
+    outcomes.retain(|outcome| seeds.contains(&outcome.seed));
+    Ok(outcomes)
 }
 
 /// What is going to happen, for people.
-fn tell(study: &Study) -> Result<()> {
+fn tell(study: &Study, items: &[(Skill, usize)]) -> Result<()> {
     eprintln!("{}: {}", study.name, study.question);
     for arm in &study.arms {
         let stage = study.stage(arm)?;
@@ -140,10 +154,8 @@ fn tell(study: &Study) -> Result<()> {
             study.seeds.len()
         );
     }
-    let control = study.arms.iter().find(|arm| arm.name == study.control).context("a control")?;
-    let skills = score::skills(&study.measure(control)?)?;
     let skills: Vec<String> =
-        skills.iter().filter(|(_, n)| *n > 0).map(|(s, n)| format!("{} {n}", s.word())).collect();
+        items.iter().filter(|(_, n)| *n > 0).map(|(s, n)| format!("{} {n}", s.word())).collect();
     eprintln!("  measured items: {}", skills.join(", "));
     Ok(())
 }
@@ -193,7 +205,8 @@ impl<'a> Job<'a> {
         let measure = study.measure(arm)?;
         let trained = hexadecimal(&Sha256::digest(toml::to_string(&recipe)? + base));
         let suite = Suite::load(&measure.suite)?.hash();
-        let of = hexadecimal(&Sha256::digest(trained.clone() + &toml::to_string(&measure)? + &suite));
+        let of =
+            hexadecimal(&Sha256::digest(trained.clone() + &toml::to_string(&measure)? + &suite + MEASURES));
         Ok(Self { study, arm, seed, recipe, place, measure, trained, of })
     }
 
@@ -222,13 +235,17 @@ impl<'a> Job<'a> {
         let trained = Driver::new(&self.recipe, &self.place, options, Box::new(Alone), stop)?.train(None)?;
         let model = trained.context("stopped; the same command goes on")?;
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
+        let scores = score::score(&model, &self.measure, Study::world(stage)?.1, stop)?;
+        if let Some((name, value)) = scores.iter().find(|(_, value)| !value.is_finite()) {
+            anyhow::bail!("{name} came out as {value}");
+        }
         let outcome = Outcome {
             of: self.of.clone(),
             arm: self.arm.name.clone(),
             seed: self.seed,
             supervised: self.supervised(&model)?,
             clips: stage.steps as u64 * stage.clips(),
-            scores: score::score(&model, &self.measure, Study::world(stage)?.1, stop)?,
+            scores,
         };
         let text = serde_json::to_string_pretty(&outcome)? + "\n";
         write_atomic(&self.path(), |out| out.write_all(text.as_bytes()))?;
@@ -238,11 +255,14 @@ impl<'a> Job<'a> {
         Ok(serde_json::from_str(&text)?)
     }
 
-    /// Removes what was trained otherwise.
+    /// Sets aside what was trained otherwise.
     fn anew_unless_trained_so(&self) -> Result<()> {
         let (place, mark) = (&self.place, self.place.join("trained-as"));
         if place.exists() && std::fs::read_to_string(&mark).ok().as_ref() != Some(&self.trained) {
-            std::fs::remove_dir_all(place).with_context(|| format!("removing {}", place.display()))?;
+            let free = |n: &usize| !place.with_extension(format!("before-{n}")).exists();
+            let aside = place.with_extension(format!("before-{}", (1..).find(free).unwrap_or_default()));
+            std::fs::rename(place, &aside).with_context(|| format!("renaming {}", place.display()))?;
+            eprintln!("{} was trained otherwise; it is {} now", place.display(), aside.display());
         }
         std::fs::create_dir_all(place).with_context(|| format!("creating {}", place.display()))?;
         Ok(write_atomic(&mark, |out| out.write_all(self.trained.as_bytes()))?)

@@ -9,6 +9,7 @@ use super::study::{Arm, Study};
 use crate::figures::{self, Bar};
 use crate::files::write_atomic;
 use crate::stats::{Correlation, Mean};
+use crate::world::Skill;
 use anyhow::{Context, Result};
 use serde::Serialize;
 use std::collections::{BTreeMap, BTreeSet};
@@ -50,6 +51,10 @@ pub struct Contrast {
 pub struct Results {
     /// The study, whole.
     pub study: Study,
+    /// The seeds that these numbers are of: all of the study's, but for a report before its end.
+    pub seeds: Vec<u64>,
+    /// Items of the suite by skill, as the control is asked them.
+    pub items: BTreeMap<String, usize>,
     /// By arm.
     pub arms: Vec<Row>,
     /// Between arms of which neither is the control.
@@ -58,21 +63,41 @@ pub struct Results {
     /// Of the correlated measure with the primary one, over the means of the arms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<Correlation>,
+    /// Pearson's coefficient of each seed's runs alone, over seeds.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub within_seeds: Option<Mean>,
 }
 
-/// Writes everything into the study's folder and prints the tables.
-pub fn write(study: &Study, outcomes: &[Outcome], parts: &Parts, folder: &Path) -> Result<()> {
+/// Writes everything into the study's folder and prints the tables; `items` of the suite by skill.
+pub fn write(
+    study: &Study,
+    items: &[(Skill, usize)],
+    outcomes: &[Outcome],
+    parts: &Parts,
+    folder: &Path,
+) -> Result<()> {
     let arms: Vec<Row> =
         study.arms.iter().map(|arm| row(study, arm, outcomes, parts)).collect::<Result<_>>()?;
     let points = correlated(study, &arms);
     let correlation = Correlation::of(&points);
+    let seeds: Vec<u64> =
+        study.seeds.iter().copied().filter(|s| outcomes.iter().any(|o| o.seed == *s)).collect();
+    let alone = |seed: &u64| {
+        let own: Vec<Outcome> = outcomes.iter().filter(|o| o.seed == *seed).cloned().collect();
+        let rows =
+            study.arms.iter().map(|arm| row(study, arm, &own, parts)).collect::<Result<Vec<_>>>().ok()?;
+        Some(Correlation::of(&correlated(study, &rows))?.pearson)
+    };
+    let alone: Vec<f64> = seeds.iter().filter_map(alone).collect();
+    let within_seeds = (alone.len() > 1).then(|| Mean::of(&alone));
+    let items = items.iter().map(|(skill, n)| (skill.word().to_string(), *n)).collect();
     let contrast = |[arm, less]: &[String; 2]| Contrast {
         arm: arm.clone(),
         less: less.clone(),
         scores: differences(outcomes, arm, less),
     };
     let contrasts = study.contrasts.iter().map(contrast).collect();
-    let results = Results { study: study.clone(), arms, contrasts, correlation };
+    let results = Results { study: study.clone(), seeds, items, arms, contrasts, correlation, within_seeds };
     let keep = |name: &str, text: &str| {
         write_atomic(&folder.join(name), |out| out.write_all(text.as_bytes()))
             .with_context(|| format!("writing {name}"))
@@ -170,8 +195,14 @@ fn markdown(results: &Results) -> String {
             }
         })
     };
-    let seeds = study.seeds.len();
-    let seeds = if seeds == 1 { "1 seed".to_string() } else { format!("{seeds} seeds") };
+    let (done, all) = (results.seeds.len(), study.seeds.len());
+    let seeds = match done {
+        _ if done < all => format!("{done} of {all} seeds (an interim report)"),
+        1 => "1 seed".to_string(),
+        _ => format!("{done} seeds"),
+    };
+    let items: Vec<String> = results.items.iter().map(|(skill, n)| format!("{skill} {n}")).collect();
+    text += &format!("\nItems of the suite: {}.\n", items.join(", "));
     text += &format!(
         "\nMeans over {seeds} with 95 % intervals (Student, over seeds: all runs share one base and one set of items). `{}` decides; \
          nothing is corrected for the number of comparisons.\n",
@@ -209,6 +240,11 @@ fn markdown(results: &Results) -> String {
             "\nPearson's correlation of `{other}` with `{}` over {} arms: {:.3} [{low:.3}, {high:.3}] (Fisher's z); Spearman's {:.3}.\n",
             study.primary, found.n, found.pearson, found.spearman
         );
+        if let Some(Mean { mean, interval: [low, high] }) = results.within_seeds {
+            text += &format!(
+                "Within single seeds, mean over seeds: {mean:.3} [{low:.3}, {high:.3}] (Student).\n"
+            );
+        }
     }
     text
 }

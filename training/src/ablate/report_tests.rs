@@ -43,13 +43,18 @@ fn differences_are_taken_within_seeds() {
 fn everything_is_written() {
     let folder = tempfile::tempdir().unwrap();
     let study = study();
-    write(&study, &outcomes(&study, 0.02), &Parts::default(), folder.path()).unwrap();
+    write(&study, &[(Skill::Direction, 7)], &outcomes(&study, 0.02), &Parts::default(), folder.path())
+        .unwrap();
     let text = std::fs::read_to_string(folder.path().join("results.md")).unwrap();
     for arm in &study.arms {
         assert!(text.contains(&arm.name));
     }
     // Both measures grow from arm to arm.
     assert!(text.contains("1.000 [1.000, 1.000]") && text.contains("Spearman's 1.000"), "{text}");
+    assert!(
+        text.contains("direction 7.") && text.contains("Within single seeds, mean over seeds: 1.000"),
+        "{text}"
+    );
     for figure in ["primary.svg", "difference.svg", "correlation.svg"] {
         assert!(std::fs::read_to_string(folder.path().join(figure)).unwrap().contains("<svg"), "{figure}");
     }

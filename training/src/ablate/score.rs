@@ -6,9 +6,10 @@
 //! * `order/said`, `scene/said`: items whose right answer is word for word what greedy decoding says
 //! * `order/margin`, `scene/margin`: by how much it is likelier, in nats per token; moves before answers turn
 //! * `skill/NAME`: the same as `ranked`, per skill; `longer/N`: `order/ranked` on clips of N frames; `held-out`: items of combinations never seen
-//! * `pictures/ranked`: questions about single pictures, the right answer against another colour or place
-//! * `tpl/utr|caption|skills`: mean log TPL of such answers
-//! * `invented`: questions for absent objects that are answered with a trajectory; `found`: the same for objects that are there; `iou`: how well their boxes lie
+//! * `pictures/ranked`: questions about single pictures, the right answer against another colour or, with two objects, another place
+//! * `tpl/utr|caption|skills`: mean log TPL of such answers; `skills` are what the world's clips ask by themselves, plain questions included
+//! * `invented`: questions for absent objects that are answered with a trajectory (only UTR queries teach to deny them); `found`: questions for objects that are there
+//!   which are answered with one that can be read; `iou`: how well their boxes lie
 //!
 //! Nothing is trained and nothing is compared here.
 
@@ -118,10 +119,8 @@ impl Judge<'_> {
                 for posed in &pair.twins {
                     let show =
                         |frames| rivals(&posed.item, &validate::sample(posed, FRAME_SIZE, frames, &pair.id));
-                    let fits = |frames: usize| posed.item.window[1] - posed.item.window[0] < frames;
-                    let Some(sample) = show(self.measure.frames).filter(|_| fits(self.measure.frames)) else {
-                        continue;
-                    };
+                    let fits = posed.item.window[1] - posed.item.window[0] < self.measure.window();
+                    let Some(sample) = show(self.measure.frames).filter(|_| fits) else { continue };
                     let Asked { margin, said } = self.asked(&sample)?;
                     let ranked = margin > 0.0;
                     let group = if skill.is_order() { "order" } else { "scene" };
@@ -227,12 +226,37 @@ fn overlap(told: &Trajectory, track: &Track, clip: &ClipTracks, listing: &Listin
     if count == 0 { 0.0 } else { sum / f64::from(count) }
 }
 
+/// Whether a name is one of the measures above.
+pub fn is_measure(name: &str) -> bool {
+    const NAMES: [&str; 15] = [
+        "order/ranked",
+        "order/said",
+        "order/margin",
+        "scene/ranked",
+        "scene/said",
+        "scene/margin",
+        "held-out",
+        "pictures/ranked",
+        "pictures/said",
+        "tpl/utr",
+        "tpl/caption",
+        "tpl/skills",
+        "invented",
+        "found",
+        "iou",
+    ];
+    let skill = |word: &str| Skill::ALL.iter().any(|skill| skill.word() == word);
+    NAMES.contains(&name)
+        || name.strip_prefix("skill/").is_some_and(skill)
+        || name.strip_prefix("longer/").is_some_and(|n| n.parse::<usize>().is_ok())
+}
+
 /// Order skills of a suite that `frames` frames can show are what `order/ranked` is about; which they are is printed with a study's table.
 pub fn skills(measure: &Measure) -> Result<Vec<(Skill, usize)>> {
     let suite = Suite::load(&measure.suite)?;
     let fits = |skill: Skill, n: usize| {
         let twins = suite.pair(skill, n).twins;
-        twins.iter().filter(|p| p.item.window[1] - p.item.window[0] < measure.frames).count()
+        twins.iter().filter(|p| p.item.window[1] - p.item.window[0] < measure.window()).count()
     };
     Ok(suite.skills.iter().map(|&s| (s, (0..measure.pairs).map(|n| fits(s, n)).sum())).collect())
 }

@@ -94,6 +94,9 @@ pub struct Measure {
     pub pairs: usize,
     /// Frames shown, from the first that shows the answer.
     pub frames: usize,
+    /// Only items that so many frames can show; `frames` where it is left out. For arms that are shown different numbers of frames.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub window: Option<usize>,
     /// Longer clips than training had, for temporal generalization.
     #[serde(default)]
     pub longer: Vec<usize>,
@@ -139,6 +142,13 @@ impl Study {
         ensure!(names.contains(self.control.as_str()), "control {:?} is no arm", self.control);
         if let Some(bad) = self.contrasts.iter().flatten().find(|name| !names.contains(name.as_str())) {
             bail!("contrasts name {bad:?}, which is no arm");
+        }
+        let correlated = self.correlate.iter().filter(|name| *name != "pool");
+        for name in [&self.primary].into_iter().chain(correlated) {
+            ensure!(
+                super::score::is_measure(name),
+                "{name:?} is no measure; see training/src/ablate/score.rs"
+            );
         }
         let seeds: BTreeSet<u64> = self.seeds.iter().copied().collect();
         ensure!(!seeds.is_empty() && seeds.len() == self.seeds.len(), "seeds must be named, each once");
@@ -200,6 +210,11 @@ impl Study {
 }
 
 impl Measure {
+    /// Frames that must be enough to show an item.
+    pub fn window(&self) -> usize {
+        self.window.unwrap_or(self.frames)
+    }
+
     fn check(&self) -> Result<()> {
         let suite = Suite::load(&self.suite)?;
         ensure!(self.tpl > 0, "tpl: at least one clip");

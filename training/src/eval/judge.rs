@@ -172,12 +172,12 @@ impl Judge {
                 }
                 Err(Failure::Passing(reason, pause)) => {
                     last = last.or(Err(reason));
-                    Some(pause.unwrap_or(wait))
+                    Some(pause.map_or(wait, |asked| asked.min(LONGEST)))
                 }
                 Err(Failure::Final(reason)) => bail!("the judge at {} refuses: {reason}", self.url),
             };
             if let Some(pause) = pause.filter(|_| attempt < self.attempts) {
-                sleep(pause.min(LAST_WAIT), stop);
+                sleep(pause, stop);
                 wait = (wait * 2).min(LAST_WAIT);
             }
         }

@@ -177,6 +177,16 @@ pub fn world_sample(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, fram
     piece(seed, twin, mix, config, frames).sample
 }
 
+/// The skill that a clip was made for; none for a clip of the general distribution.
+pub fn made_for(seed: u64, mix: &Mix, config: &WorldConfig) -> Option<Skill> {
+    draw_clip(seed, false, mix, config, &mut stream(seed)).1.map(|item| item.skill)
+}
+
+/// A stream of its own: the generator draws the clip from the bare seed.
+fn stream(seed: u64) -> ChaCha8Rng {
+    ChaCha8Rng::seed_from_u64(seed ^ 0x5A4D_504C_4500_0000)
+}
+
 /// A sample with what it is a piece of.
 pub(super) struct Piece {
     pub sample: Sample,
@@ -188,8 +198,7 @@ pub(super) struct Piece {
 /// See [`world_sample`].
 pub(super) fn piece(seed: u64, twin: bool, mix: &Mix, config: &WorldConfig, frames: usize) -> Piece {
     let frames = frames.clamp(1, STEPS);
-    // A stream of its own: the generator draws the clip from the bare seed.
-    let mut rng = ChaCha8Rng::seed_from_u64(seed ^ 0x5A4D_504C_4500_0000);
+    let mut rng = stream(seed);
     let (script, posed) = draw_clip(seed, twin, mix, config, &mut rng);
     // Each fact several times over, in other words: what can be read off a clip is worth more than one question.
     let rounds = if frames == 1 { 0 } else { ROUNDS };
