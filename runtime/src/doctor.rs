@@ -106,6 +106,7 @@ pub fn examine(options: &Options) -> Result<Report> {
         Place::Here => {
             checks.extend(live::camera_access(&machine));
             checks.extend(live::gstreamer(&board));
+            checks.extend(live::camera_formats(&machine));
             checks.extend(options.source.as_ref().map(|source| live::try_source(source, &options.capture)));
             checks.push(live::onnxruntime());
             checks.push(live::memory());
@@ -137,6 +138,20 @@ fn profile(board: &Board) -> Vec<Check> {
         false,
         format!("{} ({}), by its profile: {memory}", board.name, board.title),
     )];
+    all.extend(board.compute.as_ref().map(|c| {
+        let found = format!(
+            "{} x {} at {} MHz; {} CUDA cores of compute capability {}.{}, {} TFLOPS in 16 bits, {} TOPS in 8 (sparse)",
+            c.cores,
+            c.cpu,
+            c.mhz,
+            c.gpu_cores,
+            c.sm / 10,
+            c.sm % 10,
+            c.f16_tflops,
+            c.int8_tops
+        );
+        Check::ok("processor and GPU", false, found)
+    }));
     if board.is_jetson() {
         let releases = crate::board::jetpack::releases();
         let span = |major: &u32| {

@@ -25,7 +25,7 @@ mod rtsp;
 mod running;
 
 pub use camera::{open_csi, open_v4l2};
-pub use report::{ElementReport, GstReport, check};
+pub use report::{ElementReport, GstReport, camera_formats, check};
 pub use rtsp::open_rtsp;
 
 use running::{Built, Pads, start};

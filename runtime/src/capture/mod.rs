@@ -28,7 +28,7 @@ use crate::source::Source;
 pub use feed::{Feed, Layout, RawPicture};
 pub use folder::{FOLDER_FPS, limits as picture_limits};
 #[cfg(feature = "gst")]
-pub use gst::{ElementReport, GstReport, check as check_gstreamer};
+pub use gst::{ElementReport, GstReport, camera_formats, check as check_gstreamer};
 pub use pattern::NAMES as PATTERN_NAMES;
 
 /// How a source is read.

@@ -96,7 +96,10 @@ fn jetson_linux(machine: &Machine, board: &Board) -> Check {
     let row = release(l4t);
     let known =
         row.as_ref().map_or("no JetPack that is known here".into(), |row| format!("JetPack {}", row.jetpack));
-    let found = format!("{l4t} ({known}){installed}");
+    let brings = row.as_ref().map_or(String::new(), |row| {
+        format!(", with Ubuntu {}, glibc {}, GStreamer {}", row.ubuntu, row.glibc, row.gstreamer)
+    });
+    let found = format!("{l4t} ({known}){installed}{brings}");
     let newest = releases().last().map_or(0, |row| row.l4t.0);
     match board.l4t.first() {
         Some(oldest) if l4t.0 < *oldest => {

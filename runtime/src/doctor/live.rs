@@ -40,6 +40,29 @@ pub fn gstreamer(board: &Board) -> Vec<Check> {
     checks
 }
 
+/// What each camera offers. Bare sensors on a camera connector and devices that capture nothing are left out.
+#[cfg(feature = "gst")]
+pub fn camera_formats(machine: &Machine) -> Vec<Check> {
+    let cameras = machine.cameras.iter().filter(|camera| !camera.name.starts_with("vi-output")).take(8);
+    let checks = cameras.filter_map(|camera| {
+        let name = format!("formats of {}", camera.device);
+        match capture::camera_formats(&camera.device) {
+            Ok(formats) if formats.is_empty() => None,
+            Ok(formats) => Some(Check::ok(&name, false, formats.join(", "))),
+            Err(reason) => {
+                Some(Check::note(&name, reason, format!("sudo fuser -v {} names who has it", camera.device)))
+            }
+        }
+    });
+    checks.collect()
+}
+
+/// GStreamer is not in this build.
+#[cfg(not(feature = "gst"))]
+pub fn camera_formats(_: &Machine) -> Vec<Check> {
+    Vec::new()
+}
+
 /// GStreamer is not in this build.
 #[cfg(not(feature = "gst"))]
 pub fn gstreamer(_: &Board) -> Vec<Check> {

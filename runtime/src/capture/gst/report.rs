@@ -1,6 +1,6 @@
-//! What of GStreamer is installed: version, needed elements, and a decoder for each common codec.
+//! What of GStreamer is installed: version, needed elements, and a decoder for each common codec; and what a camera offers.
 //!
-//! Comes in: nothing. Goes out: a [`GstReport`] for `utr doctor`. It opens no source.
+//! Comes in: nothing, or a video device. Goes out: a [`GstReport`] and the camera's formats for `utr doctor`. No frame is read.
 
 use gstreamer as gst;
 use gstreamer::prelude::*;
@@ -106,4 +106,58 @@ pub fn test_patterns() -> Vec<String> {
     class
         .map(|class| class.values().iter().map(|value| value.nick().to_string()).collect())
         .unwrap_or_default()
+}
+
+/// The formats that a video device offers, each with its largest picture, such as `MJPEG up to 1920x1080`; empty for a device that captures nothing.
+///
+/// # Errors
+/// GStreamer's own words where the device cannot be opened.
+pub fn camera_formats(device: &str) -> Result<Vec<String>, String> {
+    gst::init().map_err(|error| error.to_string())?;
+    let source = gst::ElementFactory::make("v4l2src").property("device", device).build();
+    let source = source.map_err(|error| error.to_string())?;
+    let opened = source.set_state(gst::State::Ready);
+    let caps = source.static_pad("src").map(|pad| pad.query_caps(None));
+    let _ = source.set_state(gst::State::Null);
+    opened.map_err(|_| format!("{device} cannot be opened (another program may have it)"))?;
+    Ok(caps.map(|caps| formats(&caps)).unwrap_or_default())
+}
+
+/// By format, in the order of the caps.
+fn formats(caps: &gst::Caps) -> Vec<String> {
+    let mut known: Vec<(String, (i32, i32))> = Vec::new();
+    for offer in caps.iter() {
+        let name = match offer.name().as_str() {
+            "image/jpeg" => "MJPEG".to_string(),
+            "video/x-raw" => offer.get::<String>("format").unwrap_or_else(|_| "raw".into()),
+            "video/x-bayer" => "raw Bayer".to_string(),
+            other => other.trim_start_matches("video/x-").to_uppercase(),
+        };
+        let most = |field: &str| {
+            let range = || offer.get::<gst::IntRange<i32>>(field).map(|range| range.max());
+            offer.get::<i32>(field).or_else(|_| range()).unwrap_or(0)
+        };
+        let size = (most("width"), most("height"));
+        match known.iter_mut().find(|(format, _)| *format == name) {
+            Some((_, largest)) => *largest = size.max(*largest),
+            None => known.push((name, size)),
+        }
+    }
+    known.into_iter().map(|(name, (width, height))| format!("{name} up to {width}x{height}")).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn formats_are_told_with_their_largest_picture() {
+        gst::init().unwrap();
+        let caps: gst::Caps = "video/x-raw,format=YUY2,width=640,height=480; video/x-raw,format=YUY2,width=1280,height=720; \
+                               image/jpeg,width=[16,1920],height=[16,1080]; video/x-h264,width=1280,height=720"
+            .parse()
+            .unwrap();
+        assert_eq!(formats(&caps), ["YUY2 up to 1280x720", "MJPEG up to 1920x1080", "H264 up to 1280x720"]);
+        assert!(camera_formats("/dev/null").is_err());
+    }
 }
