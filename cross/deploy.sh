@@ -55,6 +55,7 @@ done
 if [ -n "$host" ] && [ -n "$rootfs" ]; then fail "$host and --rootfs $rootfs: one of both"; fi
 if [ -n "$rootfs" ] && [ ${#board[@]} -gt 0 ]; then fail "${board[0]} is for a board that runs, not for --rootfs"; fi
 if [ -n "$host" ] && [ -n "$profile" ]; then fail "--board is for --rootfs; a board that runs is asked itself"; fi
+if [ -n "$profile" ] && [ -z "$bundle" ]; then fail "--board is for a --bundle, which it is compared with"; fi
 if [ -z "$host$rootfs" ]; then usage >&2; exit 2; fi
 if [ -n "$no_deb" ] && [ -z "$bundle$source" ]; then fail "--no-deb without --bundle or --source leaves nothing to do"; fi
 
@@ -106,11 +107,15 @@ to_rootfs() {
     if [ -z "$deb" ]; then
         :
     elif chroot "$rootfs" /bin/true 2> /dev/null; then
+        local known
+        # shellcheck disable=SC2016 # dpkg's own
+        known=$(chroot "$rootfs" dpkg-query -W -f='${Status}' utr 2> /dev/null || true)
         run cp "$deb" "$rootfs/tmp/utr.deb"
         run chroot "$rootfs" dpkg --install /tmp/utr.deb || {
-            run chroot "$rootfs" dpkg --purge utr || true
+            # What was not there before is taken out again; settings and bundles of an older one stay.
+            [ -n "$known" ] || run chroot "$rootfs" dpkg --purge utr || true
             run rm -f "$rootfs/tmp/utr.deb"
-            fail "the root file system lacks what is named above: chroot $rootfs apt-get install those packages, then run this again"
+            fail "dpkg failed in the root file system; where packages are missing: chroot $rootfs apt-get install them, then run this again"
         }
         run rm "$rootfs/tmp/utr.deb"
     else
@@ -119,7 +124,10 @@ to_rootfs() {
         run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
         run systemd-sysusers "--root=$rootfs" utr.conf
     fi
-    [ -z "$source" ] || run sed -i "s|^UTR_SOURCE=.*|UTR_SOURCE=$source|" "$rootfs/etc/default/utr"
+    # Written into the file that is there, which keeps its owner and mode.
+    # shellcheck disable=SC2016 # expanded by that shell
+    [ -z "$source" ] || run bash -c 'new=$(grep -v "^UTR_SOURCE=" "$1"; printf "UTR_SOURCE=%s\n" "$2") && printf "%s\n" "$new" > "$1"' \
+        source "$rootfs/etc/default/utr" "$source"
     [ -z "$bundle" ] || run "$utr" bundle install "$bundle" --store "$rootfs/var/lib/utr/bundles"
     if [ -n "$enable" ]; then
         run mkdir -p "$rootfs/etc/systemd/system/multi-user.target.wants"

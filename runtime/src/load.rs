@@ -20,6 +20,7 @@ use utr_models::{Config, weights};
 
 use crate::answer::Question;
 use crate::budget::{self, Available, Sizes, Wish};
+use crate::bundle::store::{self, Store};
 use crate::decode::{CandleDecoder, Decoder};
 use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
 use crate::error::{Error, Result};
@@ -235,21 +236,7 @@ pub fn default_bundle(
         .flat_map(|folder| ["bundles", "share/utr/bundles", "models/bundles"].map(|inner| folder.join(inner)))
         .chain(around_working.map(|folder| folder.join("models/bundles")));
     for place in places {
-        let mut found: Vec<PathBuf> = std::fs::read_dir(&place)
-            .into_iter()
-            .flatten()
-            .filter_map(|entry| Some(entry.ok()?.path()))
-            .filter(|folder| folder.join("manifest.json").is_file())
-            .collect();
-        found.sort();
-        if found.len() > 1 {
-            let names: Vec<String> = found.iter().map(|folder| folder.display().to_string()).collect();
-            return Err(Error::Bundle(format!(
-                "there are several, choose one with --bundle: {}",
-                names.join(", ")
-            )));
-        }
-        if let Some(folder) = found.pop() {
+        if let Some(folder) = only_bundle(&place)? {
             return Ok(folder);
         }
     }
@@ -258,6 +245,37 @@ pub fn default_bundle(
          --bundle DIR or UTR_BUNDLE"
             .into(),
     ))
+}
+
+/// The bundle that a root file system which is not running would use: its store's current one, else the one that its package brought.
+///
+/// # Errors
+/// [`Error::Bundle`] where it has none, or several came with it.
+pub fn bundle_of_root(root: &Path) -> Result<PathBuf> {
+    let store = Store::at(root.join(store::DEFAULT.trim_start_matches('/')));
+    if let Some(folder) = store.current()? {
+        return Ok(folder);
+    }
+    let place = root.join("usr/share/utr/bundles");
+    let none = || Error::Bundle(format!("{} has none (no {})", root.display(), place.display()));
+    only_bundle(&place)?.ok_or_else(none)
+}
+
+/// The only bundle in a folder, where there is one.
+fn only_bundle(place: &Path) -> Result<Option<PathBuf>> {
+    let mut found: Vec<PathBuf> = std::fs::read_dir(place)
+        .into_iter()
+        .flatten()
+        .filter_map(|entry| Some(entry.ok()?.path()))
+        .filter(|folder| folder.join("manifest.json").is_file())
+        .collect();
+    found.sort();
+    if found.len() > 1 {
+        let names: Vec<String> = found.iter().map(|folder| folder.display().to_string()).collect();
+        let names = names.join(", ");
+        return Err(Error::Bundle(format!("there are several, choose one with --bundle: {names}")));
+    }
+    Ok(found.pop())
 }
 
 #[cfg(test)]
@@ -283,6 +301,23 @@ mod tests {
         bundle(root.path(), "micro");
         let message = find(None).unwrap_err().to_string();
         assert!(message.contains("nano") && message.contains("micro"), "{message}");
+    }
+
+    #[test]
+    fn a_root_has_its_stores_bundle_or_its_packages_and_nothing_of_the_host() {
+        let outer = tempfile::tempdir().unwrap();
+        bundle(outer.path(), "of-the-host");
+        let root = outer.path().join("rootfs");
+        let message = bundle_of_root(&root).unwrap_err().to_string();
+        assert!(message.contains("usr/share/utr/bundles"), "{message}");
+        let packed = root.join("usr/share/utr/bundles/nano");
+        std::fs::create_dir_all(&packed).unwrap();
+        std::fs::write(packed.join("manifest.json"), "{}").unwrap();
+        assert_eq!(bundle_of_root(&root).unwrap(), packed);
+        let store = root.join("var/lib/utr/bundles");
+        std::fs::create_dir_all(store.join("big-0123456789ab")).unwrap();
+        std::os::unix::fs::symlink("big-0123456789ab", store.join("current")).unwrap();
+        assert_eq!(bundle_of_root(&root).unwrap(), store.join("big-0123456789ab"));
     }
 
     #[test]

@@ -15,7 +15,6 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Parser;
-use utr_models::bundle::Bundle;
 use utr_runtime::board::Board;
 use utr_runtime::budget::{self, Wish};
 use utr_runtime::bundle::store::{self, Store};
@@ -81,7 +80,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
         Command::Ask(arguments) => {
             let model = arguments.stream.model.clone();
             let resolved = arguments.resolve()?;
-            let folder = model_folder(&model)?;
+            let folder = model_folder(&model, resolved.wish())?;
             if let (Source::Replay(path), true) = (&resolved.stream.source, resolved.questions.is_empty()) {
                 let Ask { ref stream, force, json, .. } = resolved;
                 let options = ReplayOptions { encoder: stream.encoder, force, json };
@@ -91,12 +90,12 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Watch(arguments) => {
-            let folder = model_folder(&arguments.stream.model)?;
+            let folder = model_folder(&arguments.stream.model, Wish::least())?;
             watch::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
         Command::Probe(arguments) => {
-            let folder = model_folder(&arguments.stream.model)?;
+            let folder = model_folder(&arguments.stream.model, Wish::least())?;
             probe::run(&arguments, &folder, interrupt, &mut out)?;
             Ok(true)
         }
@@ -106,7 +105,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
         Command::Record(arguments) => {
             let model = arguments.stream.model.clone();
             let resolved = arguments.resolve()?;
-            let folder = model_folder(&model)?;
+            let folder = model_folder(&model, resolved.stream.wish(None))?;
             record::run(&resolved, &folder, interrupt, &mut out)?;
             Ok(true)
         }
@@ -120,14 +119,14 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
                 writeln!(out, "{}", budget::memory_max(&sizes, choice, encoder))?;
                 return Ok(true);
             }
-            let folder = model_folder(&model)?;
+            let folder = model_folder(&model, resolved.stream.wish(None))?;
             serve::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
         Command::Ros(arguments) => {
             let model = arguments.model.clone();
             let resolved = arguments.resolve(std::env::var("ROS_DOMAIN_ID").ok().as_deref())?;
-            let folder = model_folder(&model)?;
+            let folder = model_folder(&model, resolved.stream.wish(None))?;
             ros::run(&resolved, &folder, interrupt)?;
             Ok(true)
         }
@@ -148,10 +147,6 @@ fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write
         }
         BundleCommand::Install { dir, store, engine } => {
             let encoder = engine.resolve()?.unwrap_or(EncoderKind::Tract);
-            // Before anything is copied; a manifest that cannot be read is the store's to tell about.
-            if Bundle::manifest_of(&dir).is_ok() {
-                load::admit(&dir, Wish::golden())?;
-            }
             let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, encoder, interrupt, out);
             bundle_store(store).install(&dir, &mut check, out)
         }
@@ -175,9 +170,7 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
     // A root that is not running has a store of its own, and what the package put there.
     let root = &arguments.root;
     let bundle = match arguments.bundle {
-        None if root != Path::new("/") => Store::at(root.join(store::DEFAULT.trim_start_matches('/')))
-            .current()
-            .and_then(|current| load::default_bundle(current, Some(&root.join("usr/bin/utr")), None)),
+        None if root != Path::new("/") => load::bundle_of_root(root),
         typed => bundle_folder(typed),
     };
     let report = doctor::examine(&doctor::Options {
@@ -198,9 +191,11 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
 }
 
 /// The folder to load. What its encoder needs on this machine is built first where that was asked for.
-fn model_folder(model: &ModelArgs) -> anyhow::Result<PathBuf> {
+fn model_folder(model: &ModelArgs, wish: Wish) -> anyhow::Result<PathBuf> {
     let folder = bundle_folder(model.bundle.clone())?;
     if model.prepare {
+        // Nothing is built for a window that will be refused.
+        load::admit(&folder, wish)?;
         prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
     }
     Ok(folder)

@@ -219,12 +219,34 @@ fn a_camera_is_named_and_the_services_own_encoder_is_prepared() {
     let scene = Scene::new("503");
     scene
         .defaults("UTR_SOURCE=/dev/video0\nUTR_ARGS=\"--fps 4 --encoder ort --provider=tensorrt --kv q8\"\n");
-    let output = scene.deploy(&["--no-deb", "--source", "csi://0", "--no-wait", "board"], "");
+    let mode = |bits| std::fs::Permissions::from_mode(bits);
+    std::fs::set_permissions(scene.path("defaults"), mode(0o640)).unwrap();
+    // What sed or a shell could take for something else.
+    let camera = "rtsp://cam/realmonitor?channel=1&subtype=0|x";
+    let output = scene.deploy(&["--no-deb", "--source", camera, "--no-wait", "board"], "");
     assert!(output.status.success(), "{}", text(&output));
-    let defaults = std::fs::read_to_string(scene.path("defaults")).unwrap();
-    assert!(defaults.contains("UTR_SOURCE=csi://0\n") && !defaults.contains("/dev/video0"), "{defaults}");
+    let read = |name: &str| std::fs::read_to_string(scene.path(name)).unwrap();
+    let defaults = read("defaults");
+    assert!(
+        defaults.contains(&format!("UTR_SOURCE={camera}\n")) && !defaults.contains("/dev/video0"),
+        "{defaults}"
+    );
+    let about = std::fs::metadata(scene.path("defaults")).unwrap();
+    assert_eq!(about.permissions().mode() & 0o777, 0o640);
     let commands = scene.commands();
     assert!(commands.contains(&"utr prepare --encoder ort --provider tensorrt".into()), "{commands:?}");
+
+    // A camera that gives no frame is taken back.
+    let output = scene.deploy(&["--no-deb", "--source", "csi://9", "--timeout", "1", "board"], "");
+    assert_eq!((output.status.code(), read("defaults")), (Some(1), defaults), "{}", text(&output));
+    assert_eq!(scene.commands().last().unwrap(), "systemctl restart utr");
+
+    let root = scene.path("rootfs/etc/default");
+    std::fs::create_dir_all(&root).unwrap();
+    std::fs::write(root.join("utr"), "UTR_SOURCE=/dev/video0\nUTR_ARGS=\n").unwrap();
+    let output = scene.deploy(&["--no-deb", "--rootfs", "rootfs", "--source", camera], "");
+    assert!(output.status.success(), "{}", text(&output));
+    assert_eq!(read("rootfs/etc/default/utr"), format!("UTR_ARGS=\nUTR_SOURCE={camera}\n"));
 }
 
 #[test]

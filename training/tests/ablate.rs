@@ -102,7 +102,11 @@ fn a_study_gives_the_same_numbers_however_it_is_run() {
 fn results_that_ship_follow_from_their_outcomes() {
     let results = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/studies/results"));
     for entry in std::fs::read_dir(results).unwrap() {
-        let name = entry.unwrap().file_name().into_string().unwrap();
+        let entry = entry.unwrap();
+        if !entry.path().is_dir() {
+            continue;
+        }
+        let name = entry.file_name().into_string().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let copied = Command::new("cp").arg("-r").args([&results.join(&name), folder.path()]).status();
         assert!(copied.unwrap().success());

@@ -15,7 +15,9 @@ use utr_models::atomic::TEMPORARY_PREFIX;
 use utr_models::bundle::{Bundle, MANIFEST, MANIFEST_HASH};
 
 use crate::board::disk_free;
+use crate::budget::Wish;
 use crate::error::{Error, Result};
+use crate::load;
 
 /// Where a device keeps its bundles.
 pub const DEFAULT: &str = "/var/lib/utr/bundles";
@@ -90,9 +92,12 @@ impl Store {
         // A damaged one keeps its name until `current` names the new copy, so that it never leads nowhere.
         let names = [0, 1].map(|part| folder_name(&bundle, part));
         let whole = names.iter().find(|name| Bundle::open(&self.folder.join(name)).is_ok());
-        let unused = || names.iter().find(|name| !self.folder.join(name).exists());
+        let current = self.target(CURRENT)?;
+        let unused = || names.iter().find(|name| Some(*name) != current.as_ref());
         let name = whole.or_else(unused).unwrap_or(&names[0]);
         if whole.is_none() {
+            // Before anything is copied.
+            load::admit(source, Wish::golden())?;
             self.check_space(&bundle)?;
             let copy = self.folder.join(format!("{TEMPORARY_PREFIX}{name}"));
             copy_bundle(&bundle, &copy, step)?;
@@ -108,7 +113,7 @@ impl Store {
             sync(&self.folder)?;
             step("in place")?;
         }
-        let current = self.target(CURRENT)?.filter(|name| self.folder.join(name).is_dir());
+        let current = current.filter(|name| self.folder.join(name).is_dir());
         let before = current.filter(|before| before == name || !names.contains(before));
         if before.as_ref() != Some(name) {
             // In this order a cut in between leaves the old bundle current and nothing to go back to, never a way back to a third one.

@@ -135,7 +135,7 @@ pub struct DoctorArgs {
     /// How its keys and values are stored
     #[arg(long, value_name = "BITS", default_value = "f16")]
     pub kv: KvPrecision,
-    /// Print one JSON object: the checks, the facts, the need of memory, and a limit for the service (memory_max, bytes)
+    /// Print one JSON object: the checks, the facts, the need of memory, and a limit for a service with these flags and --encoder tract (memory_max, bytes)
     #[arg(long)]
     pub json: bool,
     /// Longest wait for a frame, in seconds

@@ -1,7 +1,7 @@
 //! What only a running machine can be asked: GStreamer, a source, ONNX Runtime, memory, the processor.
 //!
-//! Comes in: the board's profile, optionally a source to try. Goes out: checks. A source is opened and one
-//! frame read; nothing else is started.
+//! Comes in: the board's profile, the machine's cameras, optionally a source to try. Goes out: checks. A source
+//! is opened and one frame read; cameras are asked what they offer; nothing else is started.
 
 use std::io::ErrorKind;
 
@@ -43,7 +43,7 @@ pub fn gstreamer(board: &Board) -> Vec<Check> {
 /// What each camera offers. Bare sensors on a camera connector and devices that capture nothing are left out.
 #[cfg(feature = "gst")]
 pub fn camera_formats(machine: &Machine) -> Vec<Check> {
-    let cameras = machine.cameras.iter().filter(|camera| !camera.name.starts_with("vi-output")).take(8);
+    let cameras = machine.cameras.iter().filter(|camera| !camera.name.starts_with("vi-output"));
     let checks = cameras.filter_map(|camera| {
         let name = format!("formats of {}", camera.device);
         match capture::camera_formats(&camera.device) {
@@ -54,7 +54,7 @@ pub fn camera_formats(machine: &Machine) -> Vec<Check> {
             }
         }
     });
-    checks.collect()
+    checks.take(8).collect()
 }
 
 /// GStreamer is not in this build.

@@ -86,11 +86,7 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
     }
     let from = match &study.from {
         Some(model) => model.clone(),
-        None if args.report && !args.output.join(&recipe.name).join("latest").exists() => {
-            anyhow::bail!(
-                "the weights that all arms begin from are not trained yet; without --report the same command does that"
-            )
-        }
+        None if args.report => begun(&recipe, &args.output.join(&recipe.name))?,
         None => begin(&recipe, &args.output.join(&recipe.name), args.workers, stop)?,
     };
     let base = digest(&from.join("model.safetensors"))?;
@@ -165,6 +161,16 @@ fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result
     let options = options(workers, false);
     let model = Driver::new(base, run, options, Box::new(Alone), stop)?.train(None)?;
     model.context("stopped; the same command goes on")
+}
+
+/// The same where they are there already.
+fn begun(base: &Recipe, run: &Path) -> Result<PathBuf> {
+    let latest = std::fs::read_to_string(run.join("latest")).unwrap_or_default();
+    ensure!(
+        latest.trim().ends_with(&format!("-stage-{}", base.stages.len())),
+        "the weights that all arms begin from are not trained yet; without --report the same command does that"
+    );
+    Ok(run.join(latest.trim()))
 }
 
 /// SHA-256 of a file.

@@ -78,7 +78,7 @@ impl Parts {
 /// What a pool's scores follow from: its settings, the clips' and the model, as text.
 fn told(pool: &Pool, stage: &Stage) -> Result<String> {
     let model = super::digest(&pool.model.join("model.safetensors"))?;
-    Ok(toml::to_string(pool)? + &toml::to_string(stage)? + &model)
+    Ok(toml::to_string(pool)? + &toml::to_string(stage)? + &model + "\nby skill\n")
 }
 
 fn stage(study: &Study) -> Result<Stage> {

@@ -6,7 +6,7 @@
 //! * `order/said`, `scene/said`: items whose right answer is word for word what greedy decoding says
 //! * `order/margin`, `scene/margin`: by how much it is likelier, in nats per token; moves before answers turn
 //! * `skill/NAME`: the same as `ranked`, per skill; `longer/N`: `order/ranked` on clips of N frames; `held-out`: items of combinations never seen
-//! * `pictures/ranked`: questions about single pictures, the right answer against another colour or, with two objects, another place
+//! * `pictures/ranked`, `pictures/said`: questions about single pictures, the right answer against another colour or, with two objects, another place
 //! * `tpl/utr|caption|skills`: mean log TPL of such answers; `skills` are what the world's clips ask by themselves, plain questions included
 //! * `invented`: questions for absent objects that are answered with a trajectory (only UTR queries teach to deny them); `found`: questions for objects that are there
 //!   which are answered with one that can be read; `iou`: how well their boxes lie
@@ -251,7 +251,7 @@ pub fn is_measure(name: &str) -> bool {
         || name.strip_prefix("longer/").is_some_and(|n| n.parse::<usize>().is_ok())
 }
 
-/// Order skills of a suite that `frames` frames can show are what `order/ranked` is about; which they are is printed with a study's table.
+/// Order skills of a suite that the measure's window can show are what `order/ranked` is about; which they are is printed with a study's table.
 pub fn skills(measure: &Measure) -> Result<Vec<(Skill, usize)>> {
     let suite = Suite::load(&measure.suite)?;
     let fits = |skill: Skill, n: usize| {

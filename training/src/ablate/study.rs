@@ -225,6 +225,12 @@ impl Measure {
             suite.pairs_per_skill,
             self.pairs
         );
+        ensure!(
+            self.window() <= self.frames,
+            "window = {} items cannot be seen in {} frames",
+            self.window(),
+            self.frames
+        );
         if let Some(bad) = self.longer.iter().chain([&self.frames]).find(|n| !(1..=32).contains(*n)) {
             bail!("a clip has 1 to 32 frames, {bad} are wanted");
         }
