@@ -327,7 +327,9 @@ impl Session {
 impl Drop for Session {
     fn drop(&mut self) {
         self.stop.request();
-        self.desk.close();
+        for job in self.desk.close() {
+            threads::conclude(job, Err(Error::Interrupted), None, &self.observers);
+        }
         for thread in self.threads.drain(..) {
             let _ = thread.join();
         }

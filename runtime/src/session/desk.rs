@@ -76,13 +76,11 @@ impl Desk {
         self.inside().answering = false;
     }
 
-    /// Takes no more; those that wait are let go.
-    pub fn close(&self) {
+    /// Takes no more; those that wait go out.
+    pub fn close(&self) -> Vec<Job> {
         let mut inside = self.inside();
         inside.closed = true;
-        let waiting = std::mem::take(&mut inside.waiting);
-        drop(inside);
-        drop(waiting);
+        std::mem::take(&mut inside.waiting).into_iter().map(|(job, _)| job).collect()
     }
 
     /// Questions waiting or being answered.

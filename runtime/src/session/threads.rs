@@ -144,6 +144,10 @@ pub(super) fn speak(
         desk.answered();
         conclude(job, outcome, view, observers);
     }
+    // Whoever still waits is told that nothing will come.
+    for job in desk.close() {
+        conclude(job, Err(Error::Interrupted), None, observers);
+    }
 }
 
 /// Tells what became of a question.
