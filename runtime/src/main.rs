@@ -194,7 +194,7 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
 fn model_folder(model: &ModelArgs, wish: Wish) -> anyhow::Result<PathBuf> {
     let folder = bundle_folder(model.bundle.clone())?;
     if model.prepare {
-        // Nothing is built for a window that will be refused.
+        // Nothing is built for a window that is known by now and will be refused.
         load::admit(&folder, wish)?;
         prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
     }
