@@ -22,6 +22,17 @@ pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
 }
 
+/// The built program: cargo names it to the runtime's own tests; those of other packages lie beside it.
+fn program() -> String {
+    let beside = || {
+        let tests = std::env::current_exe().unwrap();
+        let built = tests.ancestors().nth(2).unwrap().join("utr");
+        assert!(built.exists(), "{} is missing; run: cargo test --release --workspace", built.display());
+        built.to_str().unwrap().to_string()
+    };
+    option_env!("CARGO_BIN_EXE_utr").map_or_else(beside, String::from)
+}
+
 /// Waits until `done` gives a value.
 pub fn wait_for<T>(what: &str, mut done: impl FnMut() -> Option<T>) -> T {
     let end = Instant::now() + PATIENCE;
@@ -56,7 +67,7 @@ impl Server {
 
     /// Starts with variables set.
     pub fn start_in(source: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = bound(env!("CARGO_BIN_EXE_utr"))
+        let mut child = bound(&program())
             .current_dir(repository())
             .args([
                 "serve",
