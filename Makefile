@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help cross cuda cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
+.PHONY: help cross cuda cuda-utr gpu cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -21,8 +21,10 @@ help:
 	@echo "make soak        a server under faults over a million frames, SOAK_FRAMES=1000000"
 	@echo "make fuzz        every parser of what comes from outside, FUZZ_SECONDS=60 each"
 	@echo "make onnxruntime ONNX Runtime's library from PyPI into $(VENV), and what to set (for grounding-dino and --encoder ort)"
-	@echo "make cross       utr for aarch64 boards and its .deb, run under emulation against this machine's answers"
-	@echo "make cuda        utr-train for NVIDIA GPUs, without GStreamer, in $(CUDA)/release; it also starts where there is none"
+	@echo "make cross       utr for aarch64 boards and its .deb, run under emulation against this machine's answers; CUDA=1: with CUDA"
+	@echo "make cuda        utr-train for NVIDIA GPUs, without GStreamer, in $(CUDA_FOLDER)/release; it also starts where there is none"
+	@echo "make cuda-utr    the same of utr, with GStreamer, for a workstation"
+	@echo "make gpu         everything that needs a GPU: kernels, gradients, a training step, the comparison with PyTorch (torch, transformers)"
 	@echo "make cuda-test   the kernels and gradients on this machine's GPU (without one, only on the CPU)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
@@ -60,12 +62,24 @@ cross: setup
 
 # No GPU, driver or toolkit is needed to build: .ci/cuda fetches nvcc and makes the libraries to link. Apart from the other builds, whose
 # features it would change.
-CUDA := $(TARGET)/cuda
-CUDA_BUILD = environment=$$(.ci/cuda $(CUDA)); eval "$$environment"; RUSTFLAGS="-C target-cpu=x86-64-v3" CARGO_TARGET_DIR=$(CUDA) cargo
+CUDA_FOLDER := $(TARGET)/cuda
+CUDA_BUILD = environment=$$(.ci/cuda $(CUDA_FOLDER)); eval "$$environment"; RUSTFLAGS="-C target-cpu=x86-64-v3" CARGO_TARGET_DIR=$(CUDA_FOLDER) cargo
 
 cuda:
 	@$(CUDA_BUILD) build --release -p utr-training --no-default-features --features cuda --bin utr-train
-	@echo "$(CUDA)/release/utr-train"
+	@echo "$(CUDA_FOLDER)/release/utr-train"
+
+# The device's program for a workstation; boards get theirs from `CUDA=1 make cross`.
+cuda-utr: setup
+	@$(CUDA_BUILD) build --release -p utr-runtime --features cuda
+	@echo "$(CUDA_FOLDER)/release/utr"
+
+# All that waits for a GPU, in one command; `step` with the sizes in README is a step of the true shape.
+gpu:
+	@export UTR_NEEDS_GPU=1; $(CUDA_BUILD) test --release -p utr-models --features cuda --lib -- --nocapture kernels device network
+	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cpu
+	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda
+	@benches/train/run
 
 cuda-test:
 	@$(CUDA_BUILD) test --release -p utr-models --features cuda --lib -- --nocapture kernels device network

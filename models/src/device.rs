@@ -76,17 +76,22 @@ impl DeviceChoice {
 /// Opens a CUDA device, or says in words why not.
 #[cfg(feature = "cuda")]
 fn cuda(number: usize) -> Result<Device, String> {
-    let device = Device::new_cuda(number).map_err(|error| explained(number, &error.to_string()))?;
+    // One stream, whichever thread works: candle's `new_cuda` takes one for each thread, and nothing would order what two threads queue.
+    let device =
+        Device::new_cuda_with_stream(number).map_err(|error| explained(number, &error.to_string()))?;
     if let Device::Cuda(cuda) = &device {
-        // SAFETY: this program queues all its work for a device on one stream, so that there is nothing for events to order.
+        // SAFETY: all work for the device is queued on that stream, so that there is nothing for events to order.
         unsafe { cuda.disable_event_tracking() };
     }
+    // Programs for boards have no kernels that need the CUDA runtime (models/cuda/link/nvcc).
+    candle_core::quantized::cuda::set_force_dmmv(cfg!(target_arch = "aarch64"));
     Ok(device)
 }
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> Result<Device, String> {
-    Err("this program was built without CUDA: `make cuda` builds one with it; --device cpu goes without"
+    Err("this program was built without CUDA: `make cuda` builds a utr-train with it, `make cross CUDA=1` a utr for boards; \
+         --device cpu goes without"
         .into())
 }
 
@@ -118,6 +123,13 @@ fn explained(number: usize, error: &str) -> String {
         );
     }
     format!("CUDA device {number} cannot be opened: {first}")
+}
+
+/// A test found no GPU: where one was promised (UTR_NEEDS_GPU, as `make gpu` sets it) that is a failure.
+#[cfg(test)]
+pub(crate) fn skipped(reason: &Error) {
+    assert!(std::env::var_os("UTR_NEEDS_GPU").is_none(), "no CUDA device: {reason}");
+    eprintln!("skipped: no CUDA device ({reason})");
 }
 
 #[cfg(test)]

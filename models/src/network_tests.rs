@@ -180,6 +180,6 @@ fn a_network_of_kernels_has_the_gradients_of_the_cpu() {
 fn a_cuda_device_gives_the_gradients_of_the_cpu() {
     match crate::DeviceChoice::Cuda(None).open(0) {
         Ok((device, _)) => agree(gradients(&Device::Cpu), gradients(&device), TOLERANCE),
-        Err(reason) => eprintln!("skipped: no CUDA device ({reason})"),
+        Err(reason) => crate::device::skipped(&reason),
     }
 }

@@ -1,8 +1,9 @@
-//! Quantized matrices, spread over cores.
+//! Quantized matrices, spread over cores or on a GPU.
 //!
-//! Comes in: a matrix (out, in) as a GGUF file holds it. Goes out: products with f32 rows, and single rows as f32. A large matrix is cut into as many
-//! parts as there are cores, each multiplied by one core of the current rayon pool: candle's own threads take one caller at a time and spin meanwhile,
-//! which a program that sees while it speaks cannot afford (set `CANDLE_NUM_THREADS=1`). The numbers are those of the whole matrix.
+//! Comes in: a matrix (out, in) as a GGUF file holds it, and where it is to be. Goes out: products with f32 rows, and single rows as f32. On the CPU
+//! a large matrix is cut into as many parts as there are cores, each multiplied by one core of the current rayon pool: candle's own threads take one
+//! caller at a time and spin meanwhile, which a program that sees while it speaks cannot afford (set `CANDLE_NUM_THREADS=1`). The numbers are those of
+//! the whole matrix. On a GPU it stays in one piece.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -32,9 +33,21 @@ struct Part {
 }
 
 impl Quantized {
-    /// Takes a matrix over.
-    pub fn new(matrix: QTensor) -> Result<Self> {
+    /// Takes a matrix over, onto `device`.
+    pub fn new(matrix: QTensor, device: &Device) -> Result<Self> {
         let (out, width) = matrix.shape().dims2()?;
+        if !device.is_cpu() {
+            // What boards multiply single rows with takes 64 columns a step and does not look for the end (`dequantize_mul_mat_vec`).
+            if cfg!(target_arch = "aarch64") && matrix.dtype().block_size() == 32 && !width.is_multiple_of(64)
+            {
+                let reason = format!(
+                    "a quantized matrix of {width} columns, no multiple of 64: it needs --device cpu"
+                );
+                return Err(Error::Argument(reason));
+            }
+            let matrix = if matrix.device().is_cpu() { moved(&matrix, device)? } else { matrix };
+            return Ok(Self { parts: vec![Part::new(0, out, matrix)?] });
+        }
         let count = if out * width < CUT { 1 } else { rayon::current_num_threads().clamp(1, out) };
         if count == 1 {
             return Ok(Self { parts: vec![Part::new(0, out, matrix)?] });
@@ -75,11 +88,17 @@ impl Quantized {
             let part = self.parts.iter().find(|part| (part.first..part.first + part.rows).contains(&at));
             let part =
                 part.ok_or_else(|| Error::Argument(format!("row {id} lies outside a quantized matrix")))?;
-            Ok(part.matrix.embedding(&Tensor::new(&[(at - part.first) as u32], &Device::Cpu)?)?)
+            Ok(part.matrix.embedding(&Tensor::new(&[(at - part.first) as u32], &part.matrix.device())?)?)
         };
         let rows: Vec<Tensor> = ids.iter().map(row).collect::<Result<_>>()?;
         Ok(Tensor::cat(&rows, 0)?)
     }
+}
+
+/// A copy on another device.
+pub(crate) fn moved(matrix: &QTensor, device: &Device) -> Result<QTensor> {
+    let storage = QStorage::from_data(matrix.data()?, device, matrix.dtype())?;
+    Ok(QTensor::new(storage, matrix.shape())?)
 }
 
 impl Part {
@@ -108,7 +127,7 @@ mod tests {
                 .unwrap();
             let table = whole.dequantize(&Device::Cpu).unwrap();
             let pool = rayon::ThreadPoolBuilder::new().num_threads(3).build().unwrap();
-            let cut = pool.install(|| Quantized::new(whole).unwrap());
+            let cut = pool.install(|| Quantized::new(whole, &Device::Cpu).unwrap());
             assert_eq!(cut.parts.len(), 3);
             let found = cut.forward(&x).unwrap();
             assert_eq!(found.to_vec2::<f32>().unwrap(), expected.to_vec2::<f32>().unwrap(), "{dtype:?}");

@@ -7,7 +7,7 @@
 use crate::config::TextConfig;
 use crate::error::{Error, Result};
 use crate::ops::{self, Packing, Sequence};
-use crate::quantized::Quantized;
+use crate::quantized::{Quantized, moved};
 use crate::vision::take;
 use crate::weights::Weights;
 use candle_core::quantized::QTensor;
@@ -117,6 +117,11 @@ impl Block {
     }
 }
 
+/// A norm's scale or a map's bias as f32.
+fn vector(stored: QTensor, device: &Device) -> Result<Tensor> {
+    Ok(stored.dequantize(&Device::Cpu)?.to_device(device)?)
+}
+
 /// The decoder with its weights.
 pub struct Qwen2 {
     config: TextConfig,
@@ -143,11 +148,10 @@ impl Qwen2 {
         })
     }
 
-    /// Loads a quantized decoder. Matrices stay as the file has them.
-    pub fn from_gguf(path: impl AsRef<Path>) -> Result<Self> {
-        let device = Device::Cpu;
+    /// Loads a quantized decoder onto a device. Matrices stay as the file has them.
+    pub fn from_gguf(path: impl AsRef<Path>, device: &Device) -> Result<Self> {
         let crate::gguf::DecoderFile { config: e, mut tensors, .. } =
-            crate::gguf::read_decoder(path.as_ref(), &device)?;
+            crate::gguf::read_decoder(path.as_ref(), &Device::Cpu)?;
         let config = TextConfig {
             hidden: e.hidden_size,
             intermediate: e.intermediate_size,
@@ -161,7 +165,7 @@ impl Qwen2 {
             max_positions: e.context_length,
             tied: e.tied,
         };
-        Self::quantized(config, |name| {
+        Self::quantized(config, device, |name| {
             let reason = || Error::Tensor {
                 name: name.into(),
                 file: path.as_ref().to_path_buf(),
@@ -171,18 +175,24 @@ impl Qwen2 {
         })
     }
 
-    /// Builds a decoder from quantized matrices; `take` is asked once for each name of the GGUF architecture `qwen2`.
-    pub fn quantized(config: TextConfig, mut take: impl FnMut(&str) -> Result<QTensor>) -> Result<Self> {
-        let device = Device::Cpu;
-        let table = Quantized::new(take("token_embd.weight")?)?;
+    /// Builds a decoder on a device from quantized matrices in memory; `take` is asked once for each name of the GGUF architecture `qwen2`. The table
+    /// of embeddings stays in memory: a few rows of it are read, and they come from there.
+    pub fn quantized(
+        config: TextConfig,
+        device: &Device,
+        mut take: impl FnMut(&str) -> Result<QTensor>,
+    ) -> Result<Self> {
+        let table = take("token_embd.weight")?;
+        // On a GPU the output head is a copy of its own.
+        let head = if config.tied && !device.is_cpu() { Some(moved(&table, device)?) } else { None };
+        let table = Quantized::new(table, &Device::Cpu)?;
         let block = |i: usize, take: &mut dyn FnMut(&str) -> Result<QTensor>| -> Result<Block> {
-            let mut wide =
-                |part: &str| Ok::<_, Error>(take(&format!("blk.{i}.{part}"))?.dequantize(&device)?);
+            let mut wide = |part: &str| vector(take(&format!("blk.{i}.{part}"))?, device);
             let (input_norm, post_norm) = (wide("attn_norm.weight")?, wide("ffn_norm.weight")?);
             let biases = [wide("attn_q.bias")?, wide("attn_k.bias")?, wide("attn_v.bias")?];
             let [bq, bk, bv] = biases.map(Some);
             let mut map = |part: &str, bias| {
-                let weight = Quantized::new(take(&format!("blk.{i}.{part}.weight"))?)?;
+                let weight = Quantized::new(take(&format!("blk.{i}.{part}.weight"))?, device)?;
                 Ok::<_, Error>(Linear::Quantized { weight, bias })
             };
             Ok(Block {
@@ -198,8 +208,12 @@ impl Qwen2 {
             })
         };
         let blocks = (0..config.layers).map(|i| block(i, &mut take)).collect::<Result<_>>()?;
-        let norm = take("output_norm.weight")?.dequantize(&device)?;
-        let weight = if config.tied { table.clone() } else { Quantized::new(take("output.weight")?)? };
+        let norm = vector(take("output_norm.weight")?, device)?;
+        let weight = match head {
+            Some(head) => Quantized::new(head, device)?,
+            None if config.tied => table.clone(),
+            None => Quantized::new(take("output.weight")?, device)?,
+        };
         let head = Linear::Quantized { weight, bias: None };
         Ok(Self { config, embedding: Embedding::Quantized(table), blocks, norm, head })
     }
@@ -214,7 +228,7 @@ impl Qwen2 {
         self.norm.device()
     }
 
-    /// Token embeddings (n, hidden). An id outside the vocabulary is an error that names it.
+    /// Token embeddings (n, hidden), in memory where they are quantized, else where the weights are. An id outside the vocabulary is an error that names it.
     pub fn embed(&self, ids: &[u32]) -> Result<Tensor> {
         if let Some(bad) = ids.iter().find(|id| **id as usize >= self.config.vocab) {
             return Err(Error::Argument(format!(

@@ -25,7 +25,7 @@ pub fn run(
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<()> {
-    let model = Model::open_for(bundle, ask.stream.encoder, ask.wish())?;
+    let model = Model::open_for(bundle, ask.stream.engines, ask.wish())?;
     let options = ask.stream.capture(interrupt);
     let (settings, frame_sampling, sampling) = ask.settle(&model.language.defaults)?;
     let session =

@@ -64,8 +64,6 @@ pub struct Report {
     pub machine: Option<Machine>,
     /// Bytes the bundle needs.
     pub need: Option<Need>,
-    /// For systemd's `MemoryMax=`, bytes.
-    pub memory_max: Option<u64>,
 }
 
 /// What is looked at.
@@ -126,7 +124,7 @@ pub fn examine(options: &Options) -> Result<Report> {
     checks.extend(expected(&board));
     let ok = checks.iter().all(|check| check.ok || !check.needed);
     let machine = (place != Place::Profile).then_some(machine);
-    Ok(Report { checks, ok, board: board.name, machine, need: bundle.need, memory_max: bundle.memory_max })
+    Ok(Report { checks, ok, board: board.name, machine, need: bundle.need })
 }
 
 /// What is known of a board without having it.

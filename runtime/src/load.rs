@@ -1,13 +1,13 @@
 //! Loading: a bundle, or a Hugging Face LLaVA-OneVision folder, into the parts the pipeline calls.
 //!
-//! Comes in: a folder, a choice of encoder, and how the window is wished for. Goes out: a [`Model`]. The memory budget is asked before anything but the
+//! Comes in: a folder, what is to compute, and how the window is wished for. Goes out: a [`Model`]. The memory budget is asked before anything but the
 //! manifest is read, and a bundle is verified against its manifest before anything is loaded; a Hugging Face folder runs unquantized through the candle
 //! tower, because it holds no ONNX file. Nothing is downloaded, converted or written.
 
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use candle_core::{DType, Device};
+use candle_core::DType;
 use utr_models::bundle::{Bundle, DECODER, VISION};
 use utr_models::generate::Sampling;
 use utr_models::manifest::WindowMode;
@@ -16,7 +16,7 @@ use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
 use utr_models::qwen2::Qwen2;
 use utr_models::text::{Tokenizer, stop_tokens};
-use utr_models::{Config, weights};
+use utr_models::{Config, DeviceChoice, weights};
 
 use crate::answer::Question;
 use crate::budget::{self, Available, Sizes, Wish};
@@ -26,6 +26,27 @@ use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
 use crate::error::{Error, Result};
 use crate::sample::LIVE_FPS;
 use crate::window::CAPACITY;
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Engines {
+    /// What encodes the frames; none: tract for a bundle, candle for a Hugging Face folder.
+    pub encoder: Option<EncoderKind>,
+    /// What the decoder computes on, and with it the tower of a Hugging Face folder.
+    pub device: DeviceChoice,
+}
+
+impl From<EncoderKind> for Engines {
+    fn from(encoder: EncoderKind) -> Self {
+        Some(encoder).into()
+    }
+}
+
+impl From<Option<EncoderKind>> for Engines {
+    fn from(encoder: Option<EncoderKind>) -> Self {
+        Self { encoder, ..Self::default() }
+    }
+}
 
 /// How a model is asked unless the user says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -78,25 +99,24 @@ pub struct Language {
 
 impl Model {
     /// Opens a bundle (a folder with `manifest.json`) or a Hugging Face folder (one with `config.json`) for windows that are read when a question comes.
-    /// Without a choice of encoder a bundle runs through tract, a Hugging Face folder through candle.
     ///
     /// # Errors
     /// [`Error::Bundle`] where the folder is neither; [`Error::Memory`] where it does not fit; [`Error::Encoder`] where the
-    /// encoder cannot read it; whatever the model crate finds wrong with the files.
-    pub fn open(folder: &Path, encoder: Option<EncoderKind>) -> Result<Self> {
-        Self::open_for(folder, encoder, Wish::exact())
+    /// encoder cannot read it; whatever the model crate finds wrong with the device or the files.
+    pub fn open(folder: &Path, engines: impl Into<Engines>) -> Result<Self> {
+        Self::open_for(folder, engines, Wish::exact())
     }
 
     /// As [`Model::open`], for a window as wished for.
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn open_for(folder: &Path, encoder: Option<EncoderKind>, wish: Wish) -> Result<Self> {
+    pub fn open_for(folder: &Path, engines: impl Into<Engines>, wish: Wish) -> Result<Self> {
         admit(folder, wish)?;
         if Bundle::is_bundle(folder) {
-            Self::assemble(&Bundle::open(folder)?, encoder.unwrap_or(EncoderKind::Tract))
+            Self::assemble(&Bundle::open(folder)?, engines.into())
         } else {
-            Self::open_hugging_face(folder, encoder.unwrap_or(EncoderKind::Candle))
+            Self::open_hugging_face(folder, engines.into())
         }
     }
 
@@ -104,18 +124,21 @@ impl Model {
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn open_bundle(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
+    pub fn open_bundle(bundle: &Bundle, engines: impl Into<Engines>) -> Result<Self> {
         budget::admit(&Sizes::of_manifest(bundle.manifest()), Wish::golden(), Available::here())?;
-        Self::assemble(bundle, encoder)
+        Self::assemble(bundle, engines.into())
     }
 
-    fn assemble(bundle: &Bundle, encoder: EncoderKind) -> Result<Self> {
+    fn assemble(bundle: &Bundle, engines: Engines) -> Result<Self> {
         let manifest = bundle.manifest();
         let folder = bundle.folder();
         let preprocessor = manifest.network.preprocess.clone();
+        // Before the encoder: a device that is not there is told at once.
+        let (device, _) = engines.device.open(0)?;
+        let encoder = engines.encoder.unwrap_or(EncoderKind::Tract);
         let encoder = encode::open(encoder, &bundle.path(VISION)?, preprocessor)?;
         let language = Language {
-            decoder: Arc::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?)?)),
+            decoder: Arc::new(CandleDecoder::new(Qwen2::from_gguf(bundle.path(DECODER)?, &device)?)),
             tokens_per_frame: encoder.tokens_per_frame(),
             newline: encoder.newline().to_vec(),
             tokenizer: Tokenizer::load(folder)?,
@@ -134,7 +157,8 @@ impl Model {
         Ok(Self { encoder, language: Arc::new(language) })
     }
 
-    fn open_hugging_face(folder: &Path, encoder: EncoderKind) -> Result<Self> {
+    fn open_hugging_face(folder: &Path, engines: Engines) -> Result<Self> {
+        let encoder = engines.encoder.unwrap_or(EncoderKind::Candle);
         if encoder != EncoderKind::Candle {
             return Err(Error::Encoder {
                 name: if encoder == EncoderKind::Tract { "tract" } else { "ort" },
@@ -146,7 +170,8 @@ impl Model {
             });
         }
         let name = folder_name(folder);
-        let Network { config, vision, decoder } = Network::load(folder, DType::F32, &Device::Cpu)?;
+        let (device, _) = engines.device.open(0)?;
+        let Network { config, vision, decoder } = Network::load(folder, DType::F32, &device)?;
         let preprocessor = Preprocessor::load(folder, config.vision.image_size)?;
         let tokenizer = Tokenizer::load(folder)?;
         let encoder = CandleEncoder::new(vision, preprocessor)?;

@@ -20,7 +20,6 @@ use utr_runtime::budget::{self, Wish};
 use utr_runtime::bundle::store::{self, Store};
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::cli::{self, Ask, BundleCommand, Cli, Command, DoctorArgs, ModelArgs, StoreArgs};
-use utr_runtime::encode::EncoderKind;
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::replay::{self, ReplayOptions};
 use utr_runtime::source::Source;
@@ -83,7 +82,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             let folder = model_folder(&model, resolved.wish())?;
             if let (Source::Replay(path), true) = (&resolved.stream.source, resolved.questions.is_empty()) {
                 let Ask { ref stream, force, json, .. } = resolved;
-                let options = ReplayOptions { encoder: stream.encoder, force, json };
+                let options = ReplayOptions { engines: stream.engines, force, json };
                 return replay::run(path, &folder, options, interrupt, &mut out);
             }
             ask::run(&resolved, &folder, interrupt, &mut out)?;
@@ -115,8 +114,7 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             if limit {
                 let sizes = load::sizes(&bundle_folder(model.bundle)?)?;
                 let choice = sizes.choice(resolved.stream.wish(None));
-                let encoder = resolved.stream.encoder.unwrap_or(EncoderKind::Tract);
-                writeln!(out, "{}", budget::memory_max(&sizes, choice, encoder))?;
+                writeln!(out, "{}", budget::memory_max(&sizes, choice, resolved.stream.engines))?;
                 return Ok(true);
             }
             let folder = model_folder(&model, resolved.stream.wish(None))?;
@@ -131,8 +129,8 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
             Ok(true)
         }
         Command::Prepare(arguments) => {
-            let encoder = arguments.engine.resolve()?;
-            prepare::run(&bundle_folder(arguments.bundle)?, encoder, interrupt, &mut out)
+            let engines = arguments.engine.resolve()?;
+            prepare::run(&bundle_folder(arguments.bundle)?, engines, interrupt, &mut out)
         }
         Command::Bundle(command) => run_bundle(command, interrupt, &mut out),
         Command::Doctor(arguments) => examine(arguments, interrupt, &mut out),
@@ -142,12 +140,10 @@ fn run(command: Command, interrupt: &Interrupt) -> anyhow::Result<bool> {
 fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
     match command {
         BundleCommand::Inspect { dir, json } => bundle::inspect(&dir, json, out).map(|()| true),
-        BundleCommand::Verify { dir, engine } => {
-            bundle::verify(&dir, engine.resolve()?.unwrap_or(EncoderKind::Tract), interrupt, out)
-        }
+        BundleCommand::Verify { dir, engine } => bundle::verify(&dir, engine.resolve()?, interrupt, out),
         BundleCommand::Install { dir, store, engine } => {
-            let encoder = engine.resolve()?.unwrap_or(EncoderKind::Tract);
-            let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, encoder, interrupt, out);
+            let engines = engine.resolve()?;
+            let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, engines, interrupt, out);
             bundle_store(store).install(&dir, &mut check, out)
         }
         BundleCommand::List { store } => bundle_store(store).list(out).map(|()| true),
@@ -196,7 +192,9 @@ fn model_folder(model: &ModelArgs, wish: Wish) -> anyhow::Result<PathBuf> {
     if model.prepare {
         // Nothing is built for a window that is known by now and will be refused.
         load::admit(&folder, wish)?;
-        prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
+        let engines = model.engine.resolve()?;
+        engines.device.open(0)?;
+        prepare::engine(&folder, engines.encoder, &mut std::io::stderr())?;
     }
     Ok(folder)
 }

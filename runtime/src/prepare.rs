@@ -18,10 +18,10 @@ use crate::answer::Question;
 use crate::budget::Wish;
 use crate::bundle::ask_golden;
 use crate::capture::CaptureOptions;
-use crate::cli::EncoderArgs;
+use crate::cli::EngineArgs;
 use crate::encode::{self, EncoderKind, Prepared};
 use crate::interrupt::Interrupt;
-use crate::load::{self, Model};
+use crate::load::{self, Engines, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -38,9 +38,9 @@ pub struct PrepareArgs {
     /// The bundle [default: UTR_BUNDLE, else the store's current one, else the one that ships]
     #[arg(long, value_name = "DIR")]
     pub bundle: Option<PathBuf>,
-    /// What encodes its frames.
+    /// What computes.
     #[command(flatten)]
-    pub engine: EncoderArgs,
+    pub engine: EngineArgs,
 }
 
 /// Runs the command; `folder` is the bundle. False where it answers otherwise than it did when it was made.
@@ -49,17 +49,20 @@ pub struct PrepareArgs {
 /// Whatever opening, building, loading and answering report.
 pub fn run(
     folder: &Path,
-    encoder: Option<EncoderKind>,
+    engines: impl Into<Engines>,
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
+    let engines = engines.into();
     load::admit(folder, if Bundle::is_bundle(folder) { Wish::golden() } else { Wish::exact() })?;
-    engine(folder, encoder, out)?;
+    // A device that is not there is told before an engine is built.
+    engines.device.open(0)?;
+    engine(folder, engines.encoder, out)?;
     let began = Instant::now();
     let bundle = if Bundle::is_bundle(folder) { Some(Bundle::open(folder)?) } else { None };
     let model = match &bundle {
-        Some(bundle) => Model::open_bundle(bundle, encoder.unwrap_or(EncoderKind::Tract))?,
-        None => Model::open(folder, encoder)?,
+        Some(bundle) => Model::open_bundle(bundle, engines)?,
+        None => Model::open(folder, engines)?,
     };
     let (name, with) = (model.language.name.clone(), model.encoder.name());
     writeln!(out, "loaded    {name} with {with}, files checked: {} ms", began.elapsed().as_millis())?;

@@ -127,7 +127,7 @@ fn probe(arguments: &ProbeArgs, bundle: &Path, interrupt: &Interrupt) -> anyhow:
         return Err(Error::Argument("--window-mode: probe reads every window exactly".into()).into());
     }
     let Model { encoder, language } =
-        Model::open_for(bundle, stream.encoder, stream.wish(Some(WindowMode::Exact)))?;
+        Model::open_for(bundle, stream.engines, stream.wish(Some(WindowMode::Exact)))?;
     let defaults = language.defaults;
     let settings = stream.settings(&defaults, WindowMode::Exact)?;
     let frames = settings.frames;

@@ -18,7 +18,7 @@ use crate::capture::Frame;
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::{Language, Model};
+use crate::load::{Engines, Language, Model};
 use crate::pipeline::{Seeing, Settings, View};
 use crate::record::{AnswerNote, Mark, Recording, SessionNote};
 use crate::report::FrameUsed;
@@ -29,8 +29,8 @@ const LOOK_BACK: usize = 100_000;
 /// How a recording is asked again.
 #[derive(Clone, Copy, Debug, Default)]
 pub struct ReplayOptions {
-    /// Another encoder than the recorded one.
-    pub encoder: Option<EncoderKind>,
+    /// Another encoder than the recorded one, and the decoder's device.
+    pub engines: Engines,
     /// Ask another bundle than the recorded one.
     pub force: bool,
     /// JSON instead of text.
@@ -71,7 +71,8 @@ pub fn run(
         let flaw = recording.flaw().unwrap_or_default();
         return Err(refuse(format!("it holds no question{flaw}; ask one with --question")).into());
     }
-    let model = Model::open(bundle, Some(options.encoder.map_or_else(|| encoder(session), Ok)?))?;
+    let recorded = options.engines.encoder.map_or_else(|| encoder(session), Ok)?;
+    let model = Model::open(bundle, Engines { encoder: Some(recorded), ..options.engines })?;
     if !same_bundle(session, &model.language) && !options.force {
         return Err(refuse(format!(
             "it was answered by {} ({}), and this is {} ({}); give that bundle with --bundle, or --force to ask this one",

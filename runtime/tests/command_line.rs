@@ -1,6 +1,7 @@
 //! The built `utr`, as a user runs it: exit codes, what goes to which stream, bad input, the bundles that ship.
 
 mod contract;
+mod program;
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -12,7 +13,7 @@ fn repository() -> &'static Path {
 }
 
 fn utr(arguments: &[&str]) -> Output {
-    Command::new(env!("CARGO_BIN_EXE_utr")).current_dir(repository()).args(arguments).output().unwrap()
+    Command::new(program::utr()).current_dir(repository()).args(arguments).output().unwrap()
 }
 
 fn text(bytes: &[u8]) -> String {

@@ -10,7 +10,7 @@ use std::process::Command;
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use server::{MOVING, Server, long_question, question, repository, wait_for};
+use server::{MOVING, Server, long_question, question, repository, utr, wait_for};
 
 /// Events of a stream: the objects, and whether `[DONE]` came last.
 fn events(text: &str) -> (Vec<Value>, bool) {
@@ -274,7 +274,7 @@ fn the_token_opens_everything_and_stays_secret() {
 
 #[test]
 fn the_network_is_not_opened_without_a_token() {
-    let open = Command::new(env!("CARGO_BIN_EXE_utr"))
+    let open = Command::new(utr())
         .current_dir(repository())
         .args(["serve", "--source", MOVING, "--listen", "0.0.0.0:0"])
         .output()

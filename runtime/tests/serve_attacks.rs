@@ -14,7 +14,7 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
-use server::{MOVING, Server, bound, long_question, question, repository, wait_for};
+use server::{MOVING, Server, bound, long_question, question, repository, utr, wait_for};
 
 /// A question about a file.
 fn about(url: &str) -> Value {
@@ -126,7 +126,7 @@ fn a_reader_that_sleeps_does_not_stop_the_network() {
     let socket = folder.path().join("notify");
     let _deaf = UnixDatagram::bind(&socket).unwrap();
     let port = TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap().port();
-    let mut child = bound(env!("CARGO_BIN_EXE_utr"))
+    let mut child = bound(&utr())
         .current_dir(repository())
         .args(["serve", "--source", MOVING, "--bundle", "models/bundles/utr-nano"])
         .args(["--listen", &format!("127.0.0.1:{port}"), "--allow-files", folder.path().to_str().unwrap()])
@@ -171,7 +171,7 @@ fn the_second_question_is_about_the_present() {
 
 #[test]
 fn a_source_that_cannot_be_read_ends_the_server_with_its_reason() {
-    let output = Command::new(env!("CARGO_BIN_EXE_utr"))
+    let output = Command::new(utr())
         .current_dir(repository())
         .args([
             "serve",
@@ -205,7 +205,7 @@ fn a_kept_answer_comes_again_token_for_token() {
     std::fs::write(&path, &file.body).unwrap();
     let replay = |path: &Path| {
         let source = format!("replay://{}", path.display());
-        let output = Command::new(env!("CARGO_BIN_EXE_utr"))
+        let output = Command::new(utr())
             .current_dir(repository())
             .args(["ask", "--source", &source, "--bundle", "models/bundles/utr-nano", "--json"])
             .output()

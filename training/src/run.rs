@@ -150,7 +150,7 @@ pub fn train(
     only: Option<Kind>,
     place: Option<&Place>,
     stop: &AtomicBool,
-) -> Result<Option<PathBuf>> {
+) -> Result<PathBuf> {
     let mut recipe = Recipe::load(&args.recipe)?;
     let corpora = settle(&mut recipe)?;
     let device = opened(args.device, place)?;
@@ -176,12 +176,12 @@ pub fn train(
     };
     let reading = Reading { workers: args.reading.read_workers, queue: args.reading.read_queue };
     let (workers, amend, log_every) = (args.workers, args.amend, args.log_every);
-    let options = Options { workers, amend, log_every, device, plain: false, validation, reading, corpora };
+    let options = Options { workers, amend, log_every, device, label: None, validation, reading, corpora };
     let model = Driver::new(&recipe, &run, options, ranks, stop)?.train(only)?;
-    match &model {
-        _ if place.is_some_and(|place| place.rank > 0) => {}
-        Some(model) => println!("{}", model.display()),
-        None => eprintln!("stopped; the same command goes on from the last checkpoint"),
+    // Half a run is no success, whatever comes after it in a script.
+    let model = model.context("stopped; the same command goes on from the last checkpoint")?;
+    if place.is_none_or(|place| place.rank == 0) {
+        println!("{}", model.display());
     }
     Ok(model)
 }
@@ -205,7 +205,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         validation_pairs: 10,
         validation_frames: 32,
     };
-    let Some(model) = train(&train_args, None, place, stop)? else { return Ok(()) };
+    let model = train(&train_args, None, place, stop)?;
     if place.is_some_and(|place| place.rank > 0) {
         return Ok(());
     }

@@ -4,7 +4,8 @@
 //! log-likelihood of its answers given all frames and given one, and TPL = ppl(one frame) - ppl(all frames); higher means that the
 //! sample needs its frames. The paper gives no equation; definitions are those of this project's file format and of reference.md §8. Nothing is trained.
 
-use crate::files::{distinct, read_jsonl, write_jsonl, write_lines};
+use crate::eval::benchmark::fingerprint;
+use crate::files::{distinct, hexadecimal, read_jsonl, write_jsonl, write_lines};
 use crate::parts::{Parts, Shard, generator};
 use crate::queries::llava::{self, Conversation, Media, Record};
 use crate::run::opened;
@@ -14,6 +15,7 @@ use anyhow::{Context, Result, bail, ensure};
 use candle_core::{DType, Device};
 use rand::Rng;
 use serde::{Deserialize, Serialize};
+use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
 use utr_models::{DeviceChoice, Network, RgbFrame};
 use utr_runtime::capture::CaptureOptions;
@@ -154,15 +156,16 @@ pub fn run(args: &TplArgs) -> Result<()> {
     ensure!(!all.is_empty(), "{} holds no conversation", args.data.display());
     let mine = args.shard.range(all.len());
     let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| mine.contains(i)).collect();
-    // Text alone has no frames to compare.
-    let (text, records): (Vec<_>, Vec<_>) = mine.into_iter().partition(|(_, r)| r.media == Media::None);
+    // Text and single pictures have no frames to compare.
+    let (still, records): (Vec<_>, Vec<_>) =
+        mine.into_iter().partition(|(_, r)| !matches!(r.media, Media::Video(_)));
     ensure!(
         args.select.is_none() || args.shard.is_whole(),
         "--select ranks all samples, --shard sees a part of them; score the parts, join their files, and select from the whole data"
     );
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
     let scorer = Scorer::load(&args.model, &opened(args.device, None)?)?;
-    let parts = Parts::open(&args.output, &settings(args))?;
+    let parts = Parts::open(&args.output, &settings(args)?)?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
     for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {
         bar.set_position((part * PART) as u64);
@@ -188,8 +191,8 @@ pub fn run(args: &TplArgs) -> Result<()> {
         args.data.display()
     );
     let failed = records.len() - scores.len();
-    if !text.is_empty() {
-        eprintln!("{} samples have no frames and were left out", text.len());
+    if !still.is_empty() {
+        eprintln!("{} samples show no clip and were left out", still.len());
     }
     // Scores stand in the order of their records, of which some may be missing.
     let mut rest = records.iter();
@@ -219,14 +222,17 @@ pub fn run(args: &TplArgs) -> Result<()> {
 const PART: usize = 64;
 
 /// All that decides the scores, in words.
-fn settings(args: &TplArgs) -> String {
+fn settings(args: &TplArgs) -> Result<String> {
     let TplArgs { model, data, media_root, frames, draws, seed, single, shard, .. } = args;
-    format!(
-        "model {}, data {}, media {}, {frames} frames, {draws} draws, seed {seed}, {single:?}, shard {shard}",
+    let bytes = std::fs::read(data).with_context(|| format!("reading {}", data.display()))?;
+    Ok(format!(
+        "model {} ({}), data {} ({}), media {}, {frames} frames, {draws} draws, seed {seed}, {single:?}, shard {shard}",
         model.display(),
+        fingerprint(model)?,
         data.display(),
+        hexadecimal(&Sha256::digest(bytes)),
         media_root.display()
-    )
+    ))
 }
 
 /// How many samples a rule keeps of `total`; percentages round up.

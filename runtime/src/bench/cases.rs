@@ -7,6 +7,7 @@ use std::path::Path;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, ensure};
+use utr_models::DeviceChoice;
 use utr_models::manifest::WindowMode;
 
 use super::ceiling::Ceiling;
@@ -115,11 +116,19 @@ impl Task<'_> {
         }
     }
 
+    /// Whether the processor's ceilings are those of the decoder.
+    fn on_processor(&self) -> bool {
+        self.arguments.engine.device == DeviceChoice::Cpu
+    }
+
     /// A row of times in ms, bounded by the machine's arithmetic.
     fn times(&self, timed: Timed, flop: f64, per_run: Option<usize>, note: &str) -> Row {
         let gflop_s = Ceiling::measure().arithmetic_gflop_s;
-        let best = Some(flop / gflop_s / 1e6).filter(|best| *best > 0.0);
-        let note = format!("{note}; ceiling: {gflop_s:.0} GFLOP/s");
+        let best = Some(flop / gflop_s / 1e6).filter(|best| *best > 0.0 && self.on_processor());
+        let note = match best {
+            Some(_) => format!("{note}; ceiling: {gflop_s:.0} GFLOP/s"),
+            None => note.into(),
+        };
         let per_joule = per_run.and_then(|per_run| timed.each(per_run));
         Row { per_joule, ..self.row("ms", timed.ms, best, timed.usage, note) }
     }
@@ -188,10 +197,14 @@ impl Task<'_> {
         let gb_s = Ceiling::measure().memory_gb_s;
         let read = subject.decoder.shape().bytes(self.arguments.entry.kv, start) as f64
             + subject.weight_bytes as f64;
-        let note = format!("at depth {start}; ceiling: {:.1} MB a token at {gb_s:.1} GB/s", read / 1e6);
+        let best = self.on_processor().then(|| gb_s * 1e9 / read);
+        let note = match best {
+            Some(_) => format!("at depth {start}; ceiling: {:.1} MB a token at {gb_s:.1} GB/s", read / 1e6),
+            None => format!("at depth {start}, {:.1} MB a token", read / 1e6),
+        };
         let per_joule = timed.each(ANSWER);
         let rates = timed.ms.iter().map(|ms| ANSWER as f64 * 1e3 / ms).collect();
-        Ok(Row { per_joule, ..self.row("tok/s", rates, Some(gb_s * 1e9 / read), timed.usage, note) })
+        Ok(Row { per_joule, ..self.row("tok/s", rates, best, timed.usage, note) })
     }
 
     fn memory(&self) -> anyhow::Result<Row> {

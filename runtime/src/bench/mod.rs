@@ -17,7 +17,7 @@ mod suite;
 
 use std::path::PathBuf;
 
-use crate::cli::EncoderArgs;
+use crate::cli::EngineArgs;
 
 pub use ceiling::Ceiling;
 pub use machine::Machine;
@@ -49,7 +49,7 @@ pub struct BenchArgs {
     pub board: Option<String>,
     /// What encodes; a shape's tower runs as a bundle's.
     #[command(flatten)]
-    pub engine: EncoderArgs,
+    pub engine: EngineArgs,
     /// How rows are printed
     #[arg(short, long, value_name = "FORMAT", default_value = "md")]
     pub output: Format,

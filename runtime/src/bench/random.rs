@@ -13,13 +13,13 @@ use candle_core::quantized::{GgmlDType, QStorage, QTensor};
 use candle_core::{Device, Tensor};
 use clap::ValueEnum;
 use serde::Deserialize;
-use utr_models::Config;
 use utr_models::config::{TextConfig, VisionConfig};
 use utr_models::gguf::Format;
 use utr_models::manifest::Memory;
 use utr_models::onnx::{Storage, VisionExport, write_vision};
 use utr_models::qwen2::Qwen2;
 use utr_models::weights::{self, Init};
+use utr_models::{Config, DeviceChoice};
 
 use super::Case;
 use crate::budget::Sizes;
@@ -297,13 +297,14 @@ pub fn draw(state: &mut u64) -> f32 {
 ///
 /// # Errors
 /// Whatever candle reports, such as too little memory.
-pub fn decoder(shape: Shape, bits: Bits) -> Result<(Qwen2, u64)> {
+pub fn decoder(shape: Shape, bits: Bits, device: DeviceChoice) -> Result<(Qwen2, u64)> {
+    let (device, _) = device.open(0)?;
     let config = shape.config();
     let c = config.clone();
     let (wide, narrow) = (c.heads * c.head_dim, c.kv_heads * c.head_dim);
     let mut state = 0x9E37_79B9_7F4A_7C15u64;
     let mut bytes = 0;
-    let network = Qwen2::quantized(config, |name| {
+    let network = Qwen2::quantized(config, &device, |name| {
         let part =
             name.rsplit_once("blk.").map_or(name, |(_, rest)| rest.split_once('.').map_or(rest, |p| p.1));
         let (rows, columns) = match part {
@@ -431,7 +432,7 @@ mod tests {
         let tokens = tower.encode(&pixels).unwrap();
         assert_eq!(tokens.dims(), [1, shape.frame_tokens().unwrap(), 64]);
         assert!(tokens.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().all(|v| v.is_finite()));
-        let (network, bytes) = decoder(shape.decoder, Bits::Q4).unwrap();
+        let (network, bytes) = decoder(shape.decoder, Bits::Q4, DeviceChoice::Cpu).unwrap();
         let weights = matrices(network.config()) + 256 * 64;
         assert_eq!(bytes as usize, weights / 32 * 18);
         let logits = network.logits(&network.embed(&[3, 200]).unwrap()).unwrap().flatten_all().unwrap();

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 use anyhow::{Context, bail, ensure};
+use utr_models::DeviceChoice;
 use utr_models::bundle::{Bundle, VISION, hash_file};
 
 use super::judge::{Status, judge, unjudged};
@@ -148,9 +149,14 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Measures an entry.
     fn entry(&mut self, entry: &Entry, bundle: &dyn Fn() -> crate::Result<PathBuf>) -> anyhow::Result<()> {
-        let Some((folder, label, whole)) = self.kept("the bundle", model(entry, bundle))? else {
+        let Some((folder, mut label, whole)) = self.kept("the bundle", model(entry, bundle))? else {
             return Ok(());
         };
+        let device = self.arguments.engine.device;
+        if device != DeviceChoice::Cpu {
+            // What a profile expects is of the processor.
+            label.name += &format!(" on {device}");
+        }
         let sizes = |case| match entry.shape {
             Some(shape) => Some(shape.sizes(entry.bits, entry.tokens(), case)),
             None => whole.clone(),
@@ -200,7 +206,7 @@ impl Bench<'_> {
         let scratch = Scratch::new()?;
         let file = scratch.0.join(VISION);
         random::vision(shape, &export, &file)?;
-        if self.arguments.engine.resolve()? == Some(EncoderKind::OrtTensorrt) {
+        if self.arguments.engine.resolve()?.encoder == Some(EncoderKind::OrtTensorrt) {
             eprintln!(
                 "utr bench: building TensorRT's engine of {shape}, unless it is there; this takes minutes"
             );
@@ -241,6 +247,7 @@ impl Bench<'_> {
         for (flag, value) in [
             ("--encoder", self.arguments.engine.encoder.map(spelled)),
             ("--provider", self.arguments.engine.provider.map(spelled)),
+            ("--device", Some(self.arguments.engine.device.to_string())),
         ] {
             command.args(value.into_iter().flat_map(|value| [flag.to_string(), value]));
         }

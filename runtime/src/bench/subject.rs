@@ -139,7 +139,7 @@ impl Eye {
             return Ok(None);
         };
         let file = arguments.vision_file.as_deref().context("--vision-file is missing")?;
-        let kind = arguments.engine.resolve()?.unwrap_or(EncoderKind::Tract);
+        let kind = arguments.engine.resolve()?.encoder.unwrap_or(EncoderKind::Tract);
         let encoder = encode::open(kind, file, Preprocessor::siglip(shape.image_size()))?;
         Ok(Some(Self { encoder, flop: tower_flop(&export) }))
     }
@@ -183,7 +183,8 @@ impl Subject {
     pub fn open(arguments: &BenchArgs, bundle: &Path, with_eye: bool) -> anyhow::Result<Self> {
         if let Some(shape) = arguments.entry.shape {
             let eye = if with_eye { Eye::of_shape(arguments)? } else { None };
-            let (network, weight_bytes) = random::decoder(shape.decoder, arguments.entry.bits)?;
+            let (network, weight_bytes) =
+                random::decoder(shape.decoder, arguments.entry.bits, arguments.engine.device)?;
             let row_flop = 2.0 * random::matrices(network.config()) as f64;
             let (fills, first) = (AtomicBool::new(false), Mutex::new(None));
             let filling = Arc::new(Filling { decoder: CandleDecoder::new(network), fills, first });
@@ -300,7 +301,7 @@ mod tests {
 
     #[test]
     fn a_filled_window_holds_what_a_read_one_holds() {
-        let (network, _) = random::decoder(Shape::Tiny, Bits::Q4).unwrap();
+        let (network, _) = random::decoder(Shape::Tiny, Bits::Q4, utr_models::DeviceChoice::Cpu).unwrap();
         let (fills, first) = (AtomicBool::new(true), Mutex::new(None));
         let filling = Arc::new(Filling { decoder: CandleDecoder::new(network), fills, first });
         let interrupt = Interrupt::default();

@@ -6,18 +6,19 @@
 
 use clap::ValueEnum;
 use serde::Serialize;
-use utr_models::Config;
 use utr_models::bundle::DECODER;
 use utr_models::config::TextConfig;
 use utr_models::generate::Sampling;
 use utr_models::gguf::Format;
 use utr_models::manifest::{Manifest, Memory, WindowMode};
+use utr_models::{Config, DeviceChoice};
 
 use super::{Available, packed};
 use crate::board::{Board, largest_model, mode_name};
 use crate::decode::{KvPrecision, KvShape};
 use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
+use crate::load::Engines;
 use crate::prefill;
 use crate::window::CAPACITY;
 
@@ -304,27 +305,28 @@ fn remedy(sizes: &Sizes, choice: Choice, available: Available) -> String {
     parts.join("; ")
 }
 
-/// What an encoder's engine takes beside the tower's weights: libraries, contexts, workspaces. Generous
-/// guesses, none of them measured on a board.
-fn engine(encoder: EncoderKind) -> u64 {
-    match encoder {
-        EncoderKind::Tract | EncoderKind::Candle => 0,
-        EncoderKind::Ort => 256 << 20,
-        EncoderKind::OrtCuda | EncoderKind::OrtTensorrt => 2 << 30,
-    }
+/// What engines take beside the weights: libraries, contexts, workspaces. Generous guesses, none of them measured
+/// on a board.
+fn taken_by(engines: Engines) -> u64 {
+    let encoder = match engines.encoder {
+        None | Some(EncoderKind::Tract | EncoderKind::Candle) => 0,
+        Some(EncoderKind::Ort) => 256 << 20,
+        Some(EncoderKind::OrtCuda | EncoderKind::OrtTensorrt) => 2 << 30,
+    };
+    encoder + if engines.device == DeviceChoice::Cpu { 0 } else { 2 << 30 }
 }
 
 /// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a
-/// question under other instructions, the encoder's engine, a source of large pictures, and a quarter above,
+/// question under other instructions, what engines take, a source of large pictures, and a quarter above,
 /// so that a leak ends in a restart and nothing else does.
-pub fn memory_max(sizes: &Sizes, choice: Choice, encoder: EncoderKind) -> u64 {
+pub fn memory_max(sizes: &Sizes, choice: Choice, engines: Engines) -> u64 {
     let again = match choice.mode {
         WindowMode::Exact => 0,
         WindowMode::Ahead | WindowMode::Rolling => {
             sizes.rows(choice.kv, choice.frames.saturating_mul(sizes.tokens))
         }
     };
-    let beside = again.saturating_add(engine(encoder)).saturating_add(SOURCE);
+    let beside = again.saturating_add(taken_by(engines)).saturating_add(SOURCE);
     let all = sizes.need(choice).total().saturating_add(beside);
     all.saturating_add(all / 4) >> 20 << 20
 }

@@ -122,20 +122,22 @@ fn the_services_limit_lies_above_the_need_by_a_quarter_and_is_whole() {
     let sizes = sizes(Shape::Qwen2Half, Tower::SiglipB16, Bits::Q4);
     for mode in [WindowMode::Exact, WindowMode::Ahead, WindowMode::Rolling] {
         let choice = Choice { frames: 32, mode, kv: KvPrecision::F16 };
-        let limit = |encoder| memory_max(&sizes, choice, encoder);
+        let limit = |encoder: EncoderKind| memory_max(&sizes, choice, encoder.into());
         let (tract, need) = (limit(EncoderKind::Tract), sizes.need(choice).total() + SOURCE);
         assert!(
             tract.is_multiple_of(MIB) && tract + MIB > need + need / 4 && tract < 2 * need,
             "{tract} {need}"
         );
         assert!(tract < limit(EncoderKind::Ort) && limit(EncoderKind::OrtCuda) > tract + (2 << 30));
+        let gpu = Engines { device: DeviceChoice::Cuda(None), ..Engines::default() };
+        assert_eq!(memory_max(&sizes, choice, gpu), limit(EncoderKind::OrtCuda));
     }
     let manifest = utr_models::bundle::Bundle::manifest_of(std::path::Path::new(concat!(
         env!("CARGO_MANIFEST_DIR"),
         "/../models/bundles/utr-nano"
     )));
     let nano = Sizes::of_manifest(&manifest.unwrap());
-    let limit = memory_max(&nano, nano.choice(Wish::default()), EncoderKind::Tract);
+    let limit = memory_max(&nano, nano.choice(Wish::default()), Engines::default());
     // The program, a large camera, four megabytes of weights, and little else.
     assert!((540 * MIB..620 * MIB).contains(&limit), "{limit}");
 }
@@ -153,7 +155,7 @@ fn absurd_sizes_need_too_much_and_break_nothing() {
     for mode in [WindowMode::Exact, WindowMode::Ahead, WindowMode::Rolling] {
         let choice = Choice { frames: 32, mode, kv: KvPrecision::F32 };
         assert_eq!(sizes.need(choice).total(), u64::MAX);
-        assert!(memory_max(&sizes, choice, EncoderKind::Tract) > 1 << 60);
+        assert!(memory_max(&sizes, choice, Engines::default()) > 1 << 60);
     }
     assert!(admit(&sizes, Wish::default(), on("jetson-thor")).unwrap_err().to_string().contains("absurd"));
 }

@@ -14,10 +14,9 @@ use utr_models::generate::Sampling as TokenSampling;
 use crate::answer::Question;
 use crate::budget::Wish;
 use crate::capture::CaptureOptions;
-use crate::encode::EncoderKind;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::{self, Model};
+use crate::load::{self, Engines, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -90,10 +89,10 @@ pub fn inspect(folder: &Path, json: bool, out: &mut dyn Write) -> anyhow::Result
 /// Checks hashes and asks the golden questions again; false where the bundle was altered or answers otherwise.
 ///
 /// # Errors
-/// What keeps the questions from being asked: an encoder that is missing, a source that cannot be read, an interrupt.
+/// What keeps the questions from being asked: an encoder or a device that is missing, a source that cannot be read, an interrupt.
 pub fn verify(
     folder: &Path,
-    encoder: EncoderKind,
+    engines: impl Into<Engines>,
     interrupt: &Interrupt,
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
@@ -120,7 +119,7 @@ pub fn verify(
         bundle.manifest().files.len(),
         bundle.hash()
     )?;
-    let model = Model::open_bundle(&bundle, encoder)?;
+    let model = Model::open_bundle(&bundle, engines)?;
     let mut pipeline = Pipeline::new(model, &Settings::exact(window::CAPACITY), interrupt.clone())?;
     ask_golden(&mut pipeline, &bundle, interrupt, out)
 }

@@ -20,7 +20,7 @@ pub use ask::{Ask, AskArgs};
 pub use ros::{Ros, RosArgs, ServiceKind};
 pub use serve::{Serve, ServeArgs};
 pub use shared::{
-    EncoderArgs, Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, period,
+    EngineArgs, Mode, ModelArgs, PromptKind, Stream, StreamArgs, TokenArgs, TokenChoice, frames, period,
     time, timeout,
 };
 
@@ -74,9 +74,9 @@ pub enum BundleCommand {
     Verify {
         /// The bundle
         dir: PathBuf,
-        /// What encodes the frames.
+        /// What computes.
         #[command(flatten)]
-        engine: EncoderArgs,
+        engine: EngineArgs,
     },
     /// Copy a bundle into the store, check the copy as `verify` does, and make it current; only this bundle and the one before it stay
     Install {
@@ -85,9 +85,9 @@ pub enum BundleCommand {
         /// Where.
         #[command(flatten)]
         store: StoreArgs,
-        /// What encodes the frames of the golden questions.
+        /// What computes the answers to the golden questions.
         #[command(flatten)]
-        engine: EncoderArgs,
+        engine: EngineArgs,
     },
     /// List the store's bundles
     List {
@@ -135,7 +135,7 @@ pub struct DoctorArgs {
     /// How its keys and values are stored
     #[arg(long, value_name = "BITS", default_value = "f16")]
     pub kv: KvPrecision,
-    /// Print one JSON object: the checks, the facts, the need of memory, and a limit for a service with these flags and --encoder tract (memory_max, bytes)
+    /// Print one JSON object: the checks, the facts and the need of memory
     #[arg(long)]
     pub json: bool,
     /// Longest wait for a frame, in seconds
@@ -159,7 +159,7 @@ mod tests {
         let resolve = |words: &str| {
             let cli = Cli::try_parse_from(format!("utr prepare {words}").split_whitespace()).ok()?;
             let Command::Prepare(arguments) = cli.command else { panic!("not prepare") };
-            arguments.engine.resolve().ok()
+            arguments.engine.resolve().ok().map(|engines| engines.encoder)
         };
         assert_eq!(resolve(""), Some(None));
         assert_eq!(resolve("--encoder ort"), Some(Some(EncoderKind::Ort)));

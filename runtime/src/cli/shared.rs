@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
+use utr_models::DeviceChoice;
 use utr_models::generate::Sampling as TokenSampling;
 use utr_models::manifest::WindowMode;
 use utr_models::prompt::Kind;
@@ -17,7 +18,7 @@ use crate::decode::KvPrecision;
 use crate::encode::{EncoderKind, Provider};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::Defaults;
+use crate::load::{Defaults, Engines};
 use crate::pipeline::Settings;
 use crate::source::Source;
 use crate::window::CAPACITY;
@@ -54,9 +55,9 @@ pub struct ModelArgs {
     /// Instructions before the conversation [default: the chat template's]
     #[arg(long, value_name = "TEXT")]
     pub system: Option<String>,
-    /// What encodes the frames.
+    /// What computes.
     #[command(flatten)]
-    pub engine: EncoderArgs,
+    pub engine: EngineArgs,
     /// First build what this machine still lacks for that, which can take minutes (utr prepare)
     #[arg(long)]
     pub prepare: bool,
@@ -71,27 +72,42 @@ pub struct ModelArgs {
     pub board: Option<String>,
 }
 
-/// What encodes the frames, as typed.
+/// What computes, as typed.
 #[derive(Clone, Copy, Debug, Args)]
-pub struct EncoderArgs {
+pub struct EngineArgs {
     /// What encodes the frames [default: tract for a bundle, candle for a Hugging Face folder]
     #[arg(long, value_name = "ENGINE")]
     pub encoder: Option<EncoderKind>,
     /// What --encoder ort computes on [default: cpu]
     #[arg(long, value_name = "PROVIDER", requires = "encoder")]
     pub provider: Option<Provider>,
+    /// What the decoder computes on: cpu, cuda or cuda:N
+    #[arg(long, value_name = "DEVICE", default_value = "cpu", value_parser = device)]
+    pub device: DeviceChoice,
 }
 
-impl EncoderArgs {
-    /// The encoder on its provider; none where none was typed.
+impl EngineArgs {
+    /// The encoder on its provider, none where none was typed; and the decoder's device.
     ///
     /// # Errors
     /// [`Error::Argument`] for a provider of another encoder than ONNX Runtime.
-    pub fn resolve(self) -> Result<Option<EncoderKind>> {
-        match (self.encoder, self.provider) {
-            (Some(encoder), Some(provider)) => encoder.on(provider).map(Some),
-            (encoder, _) => Ok(encoder),
-        }
+    pub fn resolve(self) -> Result<Engines> {
+        let encoder = match (self.encoder, self.provider) {
+            (Some(encoder), Some(provider)) => Some(encoder.on(provider)?),
+            (encoder, _) => encoder,
+        };
+        Ok(Engines { encoder, device: self.device })
+    }
+}
+
+/// A device; which one answers is never left open here.
+///
+/// # Errors
+/// What was found, and how it is written.
+fn device(text: &str) -> std::result::Result<DeviceChoice, String> {
+    match text.parse() {
+        Ok(device @ (DeviceChoice::Cpu | DeviceChoice::Cuda(_))) => Ok(device),
+        _ => Err(format!("{text:?} is no device here: write cpu, cuda or cuda:N, counted from 0")),
     }
 }
 
@@ -168,8 +184,8 @@ pub struct Stream {
     pub kv: KvPrecision,
     /// Instructions that all answers share.
     pub system: Option<String>,
-    /// As typed, on its provider.
-    pub encoder: Option<EncoderKind>,
+    /// As typed.
+    pub engines: Engines,
     /// Whose chat template carries the questions.
     pub prompt: Kind,
     /// Longest wait for a frame.
@@ -211,7 +227,7 @@ impl ModelArgs {
             mode: self.window_mode.map(WindowMode::from),
             kv: self.kv,
             system: self.system,
-            encoder: self.engine.resolve()?,
+            engines: self.engine.resolve()?,
             prompt: self.prompt.into(),
             timeout: timeout(self.capture_timeout)?,
             board: self.board.as_deref().map(Board::named).transpose()?,

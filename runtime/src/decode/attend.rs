@@ -86,6 +86,15 @@ impl Table {
         }
     }
 
+    /// Rotates every row of (rows, dim) by the same distance.
+    pub fn rotate_all(&self, rows: &[f32], distance: usize) -> Vec<f32> {
+        let (mut out, dim) = (vec![0.0; rows.len()], (2 * self.half).max(1));
+        for (row, out) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
+            self.rotate(row, distance, out);
+        }
+        out
+    }
+
     /// Rotates every head of (n, heads * dim) rows by its place, `first` for the first one.
     pub fn rotate_rows(&self, rows: &[f32], width: usize, first: usize) -> Vec<f32> {
         let mut out = vec![0.0; rows.len()];

@@ -1,17 +1,22 @@
 //! The decoder as the reference network: candle's matrix products, dense or quantized, around attention over spans.
 //!
-//! Comes in: a loaded [`Qwen2`]. Goes out: a [`Decoder`] that any number of threads may use at once, because all state is in
-//! their spans. No candle type leaves it.
+//! Comes in: a loaded [`Qwen2`], on the CPU or a GPU. Goes out: a [`Decoder`] that any number of threads may use at once, because all state is in
+//! their spans, which stay in memory: a GPU gets of them what a pass needs. No candle type leaves it.
 
 use candle_core::{DType, Device, Tensor};
 use utr_models::qwen2::Qwen2;
 
 use super::attend::{Attention, Past, Rotations};
+use super::attend_device;
 use super::span::KvShape;
 use super::{Decoder, Place};
 use crate::error::{Error, Result};
 
-/// The reference network on the CPU.
+/// New rows from which on a GPU does the attention too; fewer are left to the processor, which has the window's keys and values at hand. A guess, not
+/// measured.
+const DEVICE_ROWS: usize = 16;
+
+/// The reference network.
 pub struct CandleDecoder {
     network: Qwen2,
     shape: KvShape,
@@ -80,14 +85,18 @@ impl Decoder for CandleDecoder {
         }
         let rotations = self.rotations.up_to(last);
         let (kv_width, width) = (self.shape.kv_heads * self.shape.dim, heads * self.shape.dim);
-        let input = Tensor::from_slice(rows, (n, hidden), &Device::Cpu).map_err(utr_models::Error::from)?;
+        let device = self.network.device();
+        let input = on(rows, n, device)?;
         let states = self.network.forward(&input, |layer, q, k, v| {
             let keys = rotations.rotate_rows(&values_of(&k)?, kv_width, held);
             own.write(layer, &keys, &values_of(&v)?)
                 .map_err(|e| utr_models::Error::Argument(e.to_string()))?;
             let attention = Attention { layer, heads, past, own, held, start, rotations: &rotations };
+            if !device.is_cpu() && n >= DEVICE_ROWS {
+                return attend_device::run(&attention, &values_of(&q)?, n, device, mass.as_deref_mut());
+            }
             let mixed = attention.run(&values_of(&q)?, n, mass.as_deref_mut());
-            Ok(Tensor::from_vec(mixed, (n, width), &Device::Cpu)?)
+            Ok(Tensor::from_vec(mixed, (n, width), device)?)
         })?;
         own.advance(n);
         values(&states)
@@ -96,10 +105,21 @@ impl Decoder for CandleDecoder {
     fn logits(&self, states: &[f32]) -> Result<Vec<f32>> {
         let hidden = self.hidden();
         let n = states.len() / hidden.max(1);
-        let states =
-            Tensor::from_slice(states, (n, hidden), &Device::Cpu).map_err(utr_models::Error::from)?;
-        values(&self.network.logits(&states)?)
+        let device = self.network.device();
+        // More rows than one may take the whole head in f32 on a GPU (2 GB at 7B).
+        let at_once = if device.is_cpu() { n.max(1) } else { 1 };
+        let mut all = Vec::with_capacity(n * self.vocab());
+        for rows in states.chunks(at_once * hidden.max(1)) {
+            all.extend(values(&self.network.logits(&on(rows, rows.len() / hidden.max(1), device)?)?)?);
+        }
+        Ok(all)
     }
+}
+
+/// (n, width) rows on a device.
+fn on(rows: &[f32], n: usize, device: &Device) -> Result<Tensor> {
+    let shape = (n, rows.len() / n.max(1));
+    Ok(Tensor::from_slice(rows, shape, device).map_err(utr_models::Error::from)?)
 }
 
 /// All values of a tensor as f32, row by row.

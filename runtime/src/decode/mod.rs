@@ -5,6 +5,7 @@
 //! the callers' spans, so that frames can be read while an answer is spoken. [`CandleDecoder`] is the first engine; no candle type shows here.
 
 mod attend;
+mod attend_device;
 mod candle;
 mod span;
 

@@ -9,7 +9,6 @@ use std::path::Path;
 use super::{Check, Options};
 use crate::board::{Board, disk_free, mode_name};
 use crate::budget::{self, Available, Need, size};
-use crate::encode::EncoderKind;
 use crate::load::{self, Model};
 
 /// Room for what a device writes beside the bundle: engines, logs, a recording.
@@ -21,14 +20,12 @@ pub struct Found {
     pub checks: Vec<Check>,
     /// Bytes of memory.
     pub need: Option<Need>,
-    /// For systemd's `MemoryMax=`, bytes.
-    pub memory_max: Option<u64>,
 }
 
 /// Looks at the bundle; `here` says that this machine would run it.
 pub fn look(options: &Options, board: &Board, available: Option<Available>, here: bool) -> Found {
     const NAME: &str = "bundle";
-    let alone = |check| Found { checks: vec![check], need: None, memory_max: None };
+    let alone = |check| Found { checks: vec![check], need: None };
     let folder = match &options.bundle {
         Ok(folder) => folder,
         Err(error) => {
@@ -43,7 +40,6 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
     };
     let choice = sizes.choice(options.wish);
     let need = sizes.need(choice);
-    let memory_max = budget::memory_max(&sizes, choice, EncoderKind::Tract);
     let fits = budget::admit(&sizes, options.wish, available);
     let left = available.map_or("unknown memory".into(), |available| available.to_string());
     let how = format!("{} frames, {}", choice.frames, mode_name(choice.mode));
@@ -66,7 +62,7 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
         });
     }
     checks.extend(here.then(|| disk(folder)).flatten());
-    Found { checks, need: Some(need), memory_max: Some(memory_max) }
+    Found { checks, need: Some(need) }
 }
 
 /// Free space where the bundle lies: an update holds two copies for a moment.

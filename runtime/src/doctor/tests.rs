@@ -162,7 +162,7 @@ fn a_root_file_system_is_judged_before_its_first_start() {
     says(&report, "power mode", &["unknown"]);
     // It has no memory of its own; the board's counts.
     says(&report, "memory budget", &["ok", "6.6 GiB are left of 7.4 GiB"]);
-    assert!(report.ok && report.memory_max.is_some_and(|bytes| bytes > 64 << 20));
+    assert!(report.ok);
     let report = examine(&options(&root, None, Path::new(NANO))).unwrap();
     assert_eq!((report.board.as_str(), notes(&report)), ("generic-aarch64", vec!["board"]));
     says(&report, "board", &["--board: jetson-xavier-nx, jetson-orin-nano"]);
@@ -337,7 +337,7 @@ fn the_command_line_takes_a_board_a_root_and_a_window() {
 }
 
 #[test]
-fn a_report_as_json_has_the_checks_the_facts_and_the_limit() {
+fn a_report_as_json_has_the_checks_the_facts_and_the_need() {
     let json = serde_json::to_value(look("orin-nano-r36.4.3")).unwrap();
     for field in ["name", "ok", "needed", "found", "remedy"] {
         assert!(json["checks"][0].get(field).is_some(), "{field}");
@@ -347,8 +347,5 @@ fn a_report_as_json_has_the_checks_the_facts_and_the_limit() {
     assert_eq!(json["machine"]["l4t"], "36.4.3");
     assert_eq!(json["machine"]["power_modes"][2]["name"], "MAXN_SUPER");
     assert_eq!(json["machine"]["cpu"]["max"], 1510);
-    assert!(
-        json["need"]["weights"].is_u64()
-            && json["memory_max"].as_u64().is_some_and(|bytes| bytes % (1 << 20) == 0)
-    );
+    assert!(json["need"]["weights"].is_u64());
 }

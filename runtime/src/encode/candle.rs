@@ -1,11 +1,11 @@
 //! The vision encoder as the reference network: the candle tower.
 //!
 //! Comes in: a tower loaded from a Hugging Face folder, or a `vision.onnx`, whose initializers carry the same names.
-//! Goes out: tokens, in f32 on the CPU. It is the one the other two are compared with; no candle type leaves it.
+//! Goes out: tokens, in f32, computed where the tower is. It is the one the other two are compared with; no candle type leaves it.
 
 use std::path::Path;
 
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Tensor};
 use utr_models::preprocess::Preprocessor;
 use utr_models::vision::VisionTower;
 
@@ -64,8 +64,9 @@ impl VisionEncoder for CandleEncoder {
     fn encode(&mut self, pixels: &[f32], n: usize) -> Result<Vec<f32>> {
         check_pixels(NAME, pixels, n, &self.preprocessor)?;
         let shape = (n, 3, self.preprocessor.height, self.preprocessor.width);
+        let device = self.tower.newline().device();
         let pixels =
-            Tensor::from_slice(pixels, shape, &Device::Cpu).map_err(|error| Error::encoder(NAME, error))?;
+            Tensor::from_slice(pixels, shape, device).map_err(|error| Error::encoder(NAME, error))?;
         values(&self.tower.encode(&pixels)?)
     }
 }

@@ -81,6 +81,30 @@ fn the_input_of_a_board_is_its_total() {
 }
 
 #[test]
+fn the_boards_of_the_fixtures_tell_their_watts() {
+    let boards = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boards"));
+    // mV times mA, by hand.
+    for (board, watts, rails) in [
+        ("orin-nano-r36.4.3", 5.298_688, 3),
+        ("orin-nano-super-r36.4.4", 5.298_688, 3),
+        ("orin-nx-r35.4.1", 5.298_688, 3),
+        ("xavier-nx-r35.4.1", 5.298_688, 3),
+        ("agx-orin-32-r35.6.1", 8.0256, 4),
+        ("agx-orin-r36.2.0", 8.0256, 4),
+        ("agx-orin-r39.2.0", 8.0256, 4),
+        ("thor-r38.2.0", 31.2, 4),
+    ] {
+        let reading = Meter::open(&boards.join(board)).read();
+        close(reading.total.unwrap(), watts);
+        assert_eq!(reading.watts.len(), rails, "{board}");
+        assert!(reading.hottest().is_some(), "{board}");
+    }
+    for board in ["raspberry-pi-5", "rootfs-r36.4.3"] {
+        assert!(!Meter::open(&boards.join(board)).has_power(), "{board}");
+    }
+}
+
+#[test]
 fn older_releases_show_milliwatts() {
     let root = tempfile::tempdir().unwrap();
     let folder = "sys/bus/i2c/drivers/ina3221x/6-0040/iio:device0";

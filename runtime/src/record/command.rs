@@ -26,7 +26,7 @@ const TICK: Duration = Duration::from_millis(20);
 /// # Errors
 /// Whatever loading, the source and the file report; the file then holds what came before.
 pub fn run(record: &Record, bundle: &Path, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<()> {
-    let model = Model::open_for(bundle, record.stream.encoder, record.stream.wish(None))?;
+    let model = Model::open_for(bundle, record.stream.engines, record.stream.wish(None))?;
     let (settings, fps) = record.settle(&model.language.defaults)?;
     let encoder = model.encoder.name();
     let mut note = SessionNote::new(&model.language, encoder, &settings, &record.stream.source.to_string());

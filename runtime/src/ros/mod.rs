@@ -104,7 +104,7 @@ struct Desk {
 /// # Errors
 /// Whatever loading, the source and DDS report. What is wrong with one question or one image stays there.
 pub fn run(ros: &Ros, bundle: &Path, interrupt: &Interrupt) -> anyhow::Result<()> {
-    let model = Model::open_for(bundle, ros.stream.encoder, ros.stream.wish(None))?;
+    let model = Model::open_for(bundle, ros.stream.engines, ros.stream.wish(None))?;
     let defaults = model.language.defaults;
     let capture = ros.stream.capture(interrupt);
     let backoff = match ros.image {

@@ -95,7 +95,7 @@ pub fn run(serve: &Serve, bundle: &Path, interrupt: &Interrupt) -> anyhow::Resul
     log::start(serve.journal);
     let guard = Guard::open(serve.listen, serve.token_file.as_deref())?;
     let files = serve.allow_files.as_deref().map(Files::open).transpose()?;
-    let mut model = Model::open_for(bundle, serve.stream.encoder, serve.stream.wish(None))?;
+    let mut model = Model::open_for(bundle, serve.stream.engines, serve.stream.wish(None))?;
     let defaults = model.language.defaults;
     let settings = serve.stream.settings(&defaults, defaults.mode)?;
     let began = Instant::now();

@@ -121,7 +121,7 @@ pub fn run(
     let stream = arguments.stream.clone().resolve()?;
     let choice = arguments.tokens.clone().resolve()?;
     let action = action(arguments)?;
-    let model = Model::open_for(bundle, stream.encoder, stream.wish(None))?;
+    let model = Model::open_for(bundle, stream.engines, stream.wish(None))?;
     let options = options(arguments, &stream, &model, interrupt)?;
     let settings = options.settings.clone();
     let session = Session::start(model, &stream.source, options, interrupt)?;

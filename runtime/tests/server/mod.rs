@@ -2,6 +2,9 @@
 
 #![allow(dead_code)]
 
+#[path = "../program/mod.rs"]
+mod program;
+
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::TcpStream;
 use std::path::{Path, PathBuf};
@@ -9,6 +12,7 @@ use std::process::{Child, Command, ExitStatus, Stdio};
 use std::sync::{Arc, Mutex, mpsc};
 use std::time::{Duration, Instant};
 
+pub use program::utr;
 use serde_json::{Value, json};
 
 /// A clip that ends at once: the window then stands still, and answers repeat.
@@ -20,17 +24,6 @@ const PATIENCE: Duration = Duration::from_secs(60);
 
 pub fn repository() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().unwrap().to_path_buf()
-}
-
-/// The built program: cargo names it to the runtime's own tests; those of other packages lie beside it.
-fn program() -> String {
-    let beside = || {
-        let tests = std::env::current_exe().unwrap();
-        let built = tests.ancestors().nth(2).unwrap().join("utr");
-        assert!(built.exists(), "{} is missing; run: cargo test --release --workspace", built.display());
-        built.to_str().unwrap().to_string()
-    };
-    option_env!("CARGO_BIN_EXE_utr").map_or_else(beside, String::from)
 }
 
 /// Waits until `done` gives a value.
@@ -67,7 +60,7 @@ impl Server {
 
     /// Starts with variables set.
     pub fn start_in(source: &str, arguments: &[&str], variables: &[(&str, &str)]) -> Self {
-        let mut child = bound(&program())
+        let mut child = bound(&utr())
             .current_dir(repository())
             .args([
                 "serve",

@@ -27,7 +27,7 @@ use score::Scores;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use study::{Arm, Measure, Study};
 use utr_models::Network;
 
@@ -35,6 +35,8 @@ use utr_models::Network;
 const MEASURES: &str = "";
 /// Samples over which supervised tokens are counted.
 const COUNTED: u64 = 300;
+/// Multiples of it, without their whole parts, lie evenly between 0 and 1.
+const GOLDEN: f64 = 0.618_033_988_749_894_9;
 
 /// Runs a study.
 #[derive(Clone, Debug, clap::Args)]
@@ -115,8 +117,13 @@ pub fn run(args: &AblateArgs, stop: &AtomicBool) -> Result<()> {
         let outcomes = whole_seeds(&study, known.into_iter().flatten().collect(), &folder)?;
         return report::write(&study, &items, &outcomes, &parts, &folder);
     }
+    let done = AtomicUsize::new(0);
     let outcomes = spread(jobs.len(), args.workers, stop, alone, |pool, n| {
-        pool.install(|| job(n)?.run(stop)).with_context(|| named(n))
+        let outcome = pool.install(|| job(n)?.run(stop)).with_context(|| named(n))?;
+        let primary = outcome.scores.get(&study.primary).copied().unwrap_or(f64::NAN);
+        let count = done.fetch_add(1, Ordering::Relaxed) + 1;
+        eprintln!("{count} of {}: {}, {} {primary:.3}", jobs.len(), named(n), study.primary);
+        Ok(outcome)
     })?;
     report::write(&study, &items, &outcomes, &parts, &folder)
 }
@@ -158,7 +165,7 @@ fn tell(study: &Study, items: &[(Skill, usize)]) -> Result<()> {
 
 /// The weights that all arms begin from.
 fn begin(base: &Recipe, run: &Path, workers: usize, stop: &AtomicBool) -> Result<PathBuf> {
-    let options = options(workers, false);
+    let options = options(workers, None);
     let model = Driver::new(base, run, options, Box::new(Alone), stop)?.train(None)?;
     model.context("stopped; the same command goes on")
 }
@@ -179,10 +186,10 @@ fn digest(path: &Path) -> Result<String> {
     Ok(hexadecimal(&Sha256::digest(bytes)))
 }
 
-fn options(workers: usize, plain: bool) -> Options {
+fn options(workers: usize, label: Option<String>) -> Options {
     let (reading, corpora) = (Reading::default(), Corpora::default());
     let device = Device::Cpu;
-    Options { device, workers, amend: false, log_every: 100, plain, validation: None, reading, corpora }
+    Options { device, workers, amend: false, log_every: 100, label, validation: None, reading, corpora }
 }
 
 /// One arm with one seed.
@@ -237,7 +244,7 @@ impl<'a> Job<'a> {
             return Ok(known);
         }
         self.anew_unless_trained_so()?;
-        let options = options(1, true);
+        let options = options(1, Some(format!("{} seed {}", self.arm.name, self.seed)));
         let trained = Driver::new(&self.recipe, &self.place, options, Box::new(Alone), stop)?.train(None)?;
         let model = trained.context("stopped; the same command goes on")?;
         let [stage] = &self.recipe.stages[..] else { anyhow::bail!("an arm trains one stage") };
@@ -255,8 +262,6 @@ impl<'a> Job<'a> {
         };
         let text = serde_json::to_string_pretty(&outcome)? + "\n";
         write_atomic(&self.path(), |out| out.write_all(text.as_bytes()))?;
-        let primary = outcome.scores.get(&self.study.primary).copied().unwrap_or(f64::NAN);
-        eprintln!("{} seed {}: {} {:.3}", self.arm.name, self.seed, self.study.primary, primary);
         // As the next run will read it.
         Ok(serde_json::from_str(&text)?)
     }
@@ -281,8 +286,15 @@ impl<'a> Job<'a> {
         let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
         let (mix, world) = Study::world(stage)?;
         let mut sums = [0.0, 0.0];
+        let odds: f64 = stage.frames.iter().map(|(_, odds)| odds).sum();
         for i in 0..COUNTED {
-            let (frames, _) = stage.frames[i as usize % stage.frames.len()];
+            // Spread evenly over the lengths, as often as their odds say.
+            let mut place = (i as f64 * GOLDEN).fract() * odds;
+            let drawn = stage.frames.iter().find(|(_, odds)| {
+                place -= odds;
+                place < 0.0
+            });
+            let (frames, _) = drawn.or(stage.frames.last()).copied().context("a stage has lengths")?;
             let clip = clip_index(self.seed, 0, i);
             let listed = stage.only.get((clip % stage.only.len().max(1) as u64) as usize);
             let seed = clip_seed(Split::Train, *listed.unwrap_or(&clip));

@@ -7,7 +7,7 @@
 use super::study::{Pool, Study};
 use crate::eval::work::spread;
 use crate::files::{read_jsonl, write_atomic, write_jsonl};
-use crate::tpl::{Scorer, Single};
+use crate::tpl::{Score, Scorer, Single};
 use crate::train::gradient::clip_index;
 use crate::train::recipe::Stage;
 use crate::world::conversations::{made_for, world_sample};
@@ -37,6 +37,12 @@ pub struct Scored {
     pub tpl: f64,
     /// The same as a difference of mean log-likelihoods.
     pub tpl_log: f64,
+    /// Mean negative log-likelihood of its answers given all frames, and given one: a low TPL may also be a scorer that does not know the answer.
+    #[serde(default)]
+    pub nll_full: f64,
+    /// The latter.
+    #[serde(default)]
+    pub nll_single: f64,
 }
 
 /// The pool by skill, lowest log TPL first; empty where a study has none.
@@ -68,9 +74,9 @@ impl Parts {
         clips
     }
 
-    /// Mean log TPL between two quantiles.
-    pub fn mean(&self, part: [f64; 2]) -> f64 {
-        let all: Vec<f64> = self.part(part).map(|scored| scored.tpl_log).collect();
+    /// Mean of something between two quantiles.
+    pub fn mean(&self, part: [f64; 2], of: impl Fn(&Scored) -> f64) -> f64 {
+        let all: Vec<f64> = self.part(part).map(of).collect();
         all.iter().sum::<f64>() / all.len().max(1) as f64
     }
 }
@@ -123,7 +129,8 @@ fn measure(stage: &Stage, pool: &Pool, workers: usize, stop: &AtomicBool) -> Res
         sample.fills.clear();
         let score = threads.install(|| scorer.score(&sample, Single::Reduce, pool.draws, 0))?;
         let skill = made_for(seed, mix, world).map(|skill| skill.word().to_string());
-        Ok(Scored { clip, skill, tpl: score.tpl, tpl_log: score.tpl_log })
+        let Score { tpl, tpl_log, nll_full, nll_single, .. } = score;
+        Ok(Scored { clip, skill, tpl, tpl_log, nll_full, nll_single })
     })
 }
 
@@ -134,13 +141,21 @@ mod tests {
     #[test]
     fn quantiles_part_each_skill_without_a_rest() {
         let skill = |clip: u64| (clip < 10).then(|| "direction".to_string());
-        let scored = |clip: u64| Scored { clip, skill: skill(clip), tpl: 0.0, tpl_log: clip as f64 / 10.0 };
+        let scored = |clip: u64| Scored {
+            clip,
+            skill: skill(clip),
+            tpl: 0.0,
+            tpl_log: clip as f64 / 10.0,
+            nll_full: clip as f64,
+            nll_single: 0.0,
+        };
         let parts = Parts::of((0..20).rev().map(scored).collect());
         assert_eq!(parts.between([0.0, 0.3]), [0, 1, 2, 10, 11, 12]);
         let mut whole: Vec<u64> =
             [[0.0, 0.25], [0.25, 0.5], [0.5, 1.0]].iter().flat_map(|part| parts.between(*part)).collect();
         whole.sort_unstable();
         assert_eq!(whole, (0..20).collect::<Vec<_>>());
-        assert!((parts.mean([0.8, 1.0]) - 1.35).abs() < 1e-12);
+        assert!((parts.mean([0.8, 1.0], |scored| scored.tpl_log) - 1.35).abs() < 1e-12);
+        assert!((parts.mean([0.8, 1.0], |scored| scored.nll_full) - 13.5).abs() < 1e-12);
     }
 }

@@ -1,7 +1,7 @@
 //! What a study found: means over seeds with intervals, differences to the control, correlations, figures.
 //!
 //! Comes in: the outcomes of all runs. Goes out: `results.json`, `results.md`, `primary.svg`, `difference.svg` and, where a study correlates, `correlation.svg`. Intervals are Student's over
-//! seeds; differences are taken within a seed, whose runs saw the same clips and questions. Nothing is left out because of what it says.
+//! seeds; differences are taken within a seed. Nothing is left out because of what it says.
 
 use super::Outcome;
 use super::pool::Parts;
@@ -29,6 +29,9 @@ pub struct Row {
     /// Mean log TPL of the part of the pool that it was trained on.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub pool_tpl: Option<f64>,
+    /// Mean negative log-likelihood of that part's answers under the model that scored it, all frames given.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub pool_nll: Option<f64>,
     /// What was measured.
     pub scores: BTreeMap<String, Mean>,
     /// The same less the control's, seed by seed.
@@ -63,9 +66,30 @@ pub struct Results {
     /// Of the correlated measure with the primary one, over the means of the arms.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub correlation: Option<Correlation>,
-    /// Pearson's coefficient of each seed's runs alone, over seeds.
+    /// The same of each seed's runs alone, over seeds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub within_seeds: Option<Mean>,
+    pub within_seeds: Option<WithinSeeds>,
+}
+
+/// A correlation that no difference between seeds can make.
+#[derive(Clone, Debug, Serialize)]
+pub struct WithinSeeds {
+    /// Pearson's coefficient: mean and interval of its Fisher's z, turned back.
+    pub pearson: Mean,
+    /// Slope of the line through a seed's arms.
+    pub slope: Mean,
+}
+
+impl WithinSeeds {
+    fn of(seeds: &[Correlation]) -> Option<Self> {
+        let z: Vec<f64> = seeds.iter().map(|one| one.pearson.clamp(-0.999_999, 0.999_999).atanh()).collect();
+        let slopes: Vec<f64> = seeds.iter().map(|one| one.slope).collect();
+        let Mean { mean, interval } = (seeds.len() > 1).then(|| Mean::of(&z))?;
+        Some(Self {
+            pearson: Mean { mean: mean.tanh(), interval: interval.map(f64::tanh) },
+            slope: Mean::of(&slopes),
+        })
+    }
 }
 
 /// Writes everything into the study's folder and prints the tables; `items` of the suite by skill.
@@ -86,10 +110,10 @@ pub fn write(
         let own: Vec<Outcome> = outcomes.iter().filter(|o| o.seed == *seed).cloned().collect();
         let rows =
             study.arms.iter().map(|arm| row(study, arm, &own, parts)).collect::<Result<Vec<_>>>().ok()?;
-        Some(Correlation::of(&correlated(study, &rows))?.pearson)
+        Correlation::of(&correlated(study, &rows))
     };
-    let alone: Vec<f64> = seeds.iter().filter_map(alone).collect();
-    let within_seeds = (alone.len() > 1).then(|| Mean::of(&alone));
+    let alone: Vec<Correlation> = seeds.iter().filter_map(alone).collect();
+    let within_seeds = WithinSeeds::of(&alone);
     let items = items.iter().map(|(skill, n)| (skill.word().to_string(), *n)).collect();
     let contrast = |[arm, less]: &[String; 2]| Contrast {
         arm: arm.clone(),
@@ -126,7 +150,8 @@ fn row(study: &Study, arm: &Arm, outcomes: &[Outcome], parts: &Parts) -> Result<
         about: arm.about.clone(),
         clips: first.clips,
         supervised: [average(0), average(1)],
-        pool_tpl: arm.pool.map(|part| parts.mean(part)),
+        pool_tpl: arm.pool.map(|part| parts.mean(part, |scored| scored.tpl_log)),
+        pool_nll: arm.pool.map(|part| parts.mean(part, |scored| scored.nll_full)),
         scores,
         against_control,
     })
@@ -181,6 +206,20 @@ fn markdown(results: &Results) -> String {
     for row in &results.arms {
         let [asked, beside] = row.supervised;
         text += &format!("| {} | {} | {} | {asked:.1}, {beside:.1} |\n", row.arm, row.about, row.clips);
+    }
+    if let Some(pool) = &study.pool {
+        text += &format!(
+            "\nThe pool: {} clips under {}, first twins of {} frames, {} single frames each.\n\n| arm | mean log TPL | mean nll of its answers, all frames given |\n|---|---|---|\n",
+            pool.clips,
+            pool.model.display(),
+            pool.frames,
+            pool.draws
+        );
+        for row in &results.arms {
+            if let (Some(tpl), Some(nll)) = (row.pool_tpl, row.pool_nll) {
+                text += &format!("| {} | {tpl:.3} | {nll:.3} |\n", row.arm);
+            }
+        }
     }
     let head = |what: &str, rows: &[&Row]| {
         let arms: Vec<&str> = rows.iter().map(|row| row.arm.as_str()).collect();
@@ -237,16 +276,28 @@ fn markdown(results: &Results) -> String {
     if let (Some(found), Some(other)) = (&results.correlation, &study.correlate) {
         let [low, high] = found.interval;
         text += &format!(
-            "\nPearson's correlation of `{other}` with `{}` over {} arms: {:.3} [{low:.3}, {high:.3}] (Fisher's z); Spearman's {:.3}.\n",
-            study.primary, found.n, found.pearson, found.spearman
+            "\nPearson's correlation of {} with `{}` over the means of {} arms: {:.3} [{low:.3}, {high:.3}] (Fisher's z, as if the arms were independent; they share seeds, base \
+             and items); Spearman's {:.3}.\n",
+            axis(other),
+            study.primary,
+            found.n,
+            found.pearson,
+            found.spearman
         );
-        if let Some(Mean { mean, interval: [low, high] }) = results.within_seeds {
+        if let Some(WithinSeeds { pearson, slope }) = &results.within_seeds {
             text += &format!(
-                "Within single seeds, mean over seeds: {mean:.3} [{low:.3}, {high:.3}] (Student).\n"
+                "Within single seeds, over {done} of them (Student): {}; slope {}.\n",
+                cell(Some(pearson)),
+                cell(Some(slope))
             );
         }
     }
     text
+}
+
+/// What a correlated measure is called.
+fn axis(correlated: &str) -> &str {
+    if correlated == "pool" { "mean log TPL of the training clips" } else { correlated }
 }
 
 fn draw(results: &Results, points: &[(f64, f64)], folder: &Path) -> Result<()> {
@@ -269,7 +320,7 @@ fn draw(results: &Results, points: &[(f64, f64)], folder: &Path) -> Result<()> {
         let found = results.correlation.as_ref();
         let strength = found.map_or("-".to_string(), |found| format!("{:.2}", found.pearson));
         let title = format!("{}: r = {strength}", study.question);
-        let label = if other == "pool" { "log TPL of the training clips" } else { other };
+        let label = axis(other);
         let line = found.map(|found| (found.slope, found.intercept));
         figures::scatter(&folder.join("correlation.svg"), &title, label, &study.primary, points, line)?;
     }

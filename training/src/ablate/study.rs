@@ -26,7 +26,7 @@ pub struct Study {
     /// Model folder with what that recipe came to, so that it need not be run again; without one it is run first.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub from: Option<PathBuf>,
-    /// Each arm is trained once per seed; runs of one seed see the same clips and questions.
+    /// Each arm is trained once per seed; runs of one seed see the same clips and questions, as far as their arms ask for the same clips.
     pub seeds: Vec<u64>,
     /// The arm that the others are compared with.
     pub control: String,

@@ -227,7 +227,7 @@ fn questions(items: &[Item], root: &Path) -> String {
 }
 
 /// What tells one model from another: a bundle's hash; of a Hugging Face folder the names, sizes and times of its files.
-fn fingerprint(folder: &Path) -> Result<String> {
+pub(crate) fn fingerprint(folder: &Path) -> Result<String> {
     let reading = || format!("reading {}", folder.display());
     let manifest = folder.join("manifest.sha256");
     if manifest.exists() {

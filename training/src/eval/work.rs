@@ -7,6 +7,10 @@ use anyhow::{Result, anyhow, ensure};
 use indicatif::ProgressBar;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::{Duration, Instant};
+
+/// Longest silence without a terminal, as far as items end.
+const QUIET: Duration = Duration::from_secs(60);
 
 /// Lets up to `workers` threads do the items `0..count`: each makes its own state with `start`, then calls `each` with it and an item's number.
 ///
@@ -24,7 +28,7 @@ pub fn spread<S, T: Send>(
     let (next, failed) = (AtomicUsize::new(0), AtomicBool::new(false));
     let done = Mutex::new(Vec::with_capacity(count));
     let work = || -> Result<()> {
-        let mut state = start()?;
+        let (mut state, mut last) = (start()?, Instant::now());
         while !failed.load(Ordering::Relaxed) {
             ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command goes on or begins again");
             let place = next.fetch_add(1, Ordering::Relaxed);
@@ -32,8 +36,14 @@ pub fn spread<S, T: Send>(
                 break;
             }
             let result = each(&mut state, place)?;
-            done.lock().map_err(|_| panicked())?.push((place, result));
+            let mut done = done.lock().map_err(|_| panicked())?;
+            done.push((place, result));
             bar.inc(1);
+            // Where nothing is drawn: a line now and then.
+            if bar.is_hidden() && last.elapsed() > QUIET {
+                eprintln!("{} of {count} done", done.len());
+                last = Instant::now();
+            }
         }
         Ok(())
     };

@@ -45,8 +45,8 @@ pub struct Options {
     pub amend: bool,
     /// Updates between plain progress lines.
     pub log_every: usize,
-    /// Plain progress lines, on a terminal too.
-    pub plain: bool,
+    /// Of several runs at once, this one's name: its progress comes in plain lines that begin with it.
+    pub label: Option<String>,
     /// What is watched meanwhile.
     pub validation: Option<Validation>,
     /// How data on disk are read.

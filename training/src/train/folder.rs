@@ -62,8 +62,7 @@ pub fn begin(recipe: &Recipe, run: &Path, amend: bool) -> Result<()> {
         if let Some(what) = change {
             ensure!(
                 amend,
-                "{} was made with another recipe: {what} differs. Go on with {}, name another folder with --output, or take the \
-                 change with --amend",
+                "{} was made with another recipe: {what} differs. Go on with {}, name another folder with --output, or, for a change on the way, take it with --amend",
                 run.display(),
                 path.display()
             );

@@ -1,4 +1,5 @@
-//! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5), and Muon for short budgets.
+//! AdamW with the schedule and the parameter groups of the paper's code base (reference.md §2.5), and Muon for short budgets. The warm-up is one update
+//! ahead of Hugging Face's, whose first update has a rate of zero.
 //!
 //! Comes in: named variables and summed gradients in their order. Goes out: updated variables. Moments are f32 and lie with the rank that moves
 //! the variable, as do the f32 values (masters) of variables of a narrower type, which are those values rounded. The vision tower has its own

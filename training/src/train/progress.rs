@@ -24,16 +24,17 @@ pub struct Progress {
 
 impl Progress {
     /// A stage of `steps` updates, of which `done` are done; every so many updates there is a plain line where there is no terminal, or where
-    /// `plain` asks for it.
-    pub fn new(stage: &str, [steps, done, every]: [usize; 3], plain: bool) -> Self {
-        let bar = if plain { ProgressBar::hidden() } else { ProgressBar::new(steps as u64) };
+    /// the line has the label of one run among several.
+    pub fn new(stage: &str, [steps, done, every]: [usize; 3], label: Option<&str>) -> Self {
+        let stage = label.map_or_else(|| stage.to_string(), |label| format!("{label}, {stage}"));
+        let bar = if label.is_some() { ProgressBar::hidden() } else { ProgressBar::new(steps as u64) };
         let bar = bar.with_position(done as u64);
         if let Ok(style) = ProgressStyle::with_template("{prefix:>10} {wide_bar} {pos}/{len} {msg}") {
             bar.set_style(style);
         }
-        bar.set_prefix(stage.to_string());
+        bar.set_prefix(stage.clone());
         let ends = VecDeque::from([Instant::now()]);
-        Self { bar, stage: stage.to_string(), steps, done, every: every.max(1), ends }
+        Self { bar, stage, steps, done, every: every.max(1), ends }
     }
 
     /// Shows one more update.
@@ -106,7 +107,7 @@ mod tests {
 
     #[test]
     fn the_estimate_follows_the_last_updates() {
-        let mut progress = Progress::new("tune", [100, 90, 20], true);
+        let mut progress = Progress::new("tune", [100, 90, 20], Some("alone"));
         let now = Instant::now();
         // The first update took an hour, the last fifty a second each.
         progress.ends = (0..=PACE as u64).map(|i| now + Duration::from_secs(3600 + i)).collect();

@@ -32,7 +32,11 @@ impl Report {
         curves::cut(&log, state.total_steps)?;
         Ok(Self {
             events: Events::create(&run.join("tensorboard"), &curves::read(&log)?)?,
-            progress: Progress::new(&stage.name, [stage.steps, state.step, options.log_every], options.plain),
+            progress: Progress::new(
+                &stage.name,
+                [stage.steps, state.step, options.log_every],
+                options.label.as_deref(),
+            ),
             picture: run.join("loss.svg"),
             log,
         })

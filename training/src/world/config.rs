@@ -11,9 +11,9 @@ use super::script::{Category, Colour, ObjectSpec};
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "snake_case")]
 pub enum HoldOut {
-    /// None (training and validation).
+    /// None (training).
     Never,
-    /// Any (test).
+    /// Any (validation and test). Only the colour that an object begins with counts: of one that changes it, training has seen the later ones.
     Any,
     /// The subject of the question must be one (part of test).
     Only,

@@ -288,7 +288,7 @@ fn frozen_operands_cost_no_gradient_and_mixed_types_no_kernel() {
 fn kernels_on_a_cuda_device_equal_their_twins() {
     let device = match crate::DeviceChoice::Cuda(None).open(0) {
         Ok((device, _)) => device,
-        Err(reason) => return eprintln!("skipped: no CUDA device ({reason})"),
+        Err(reason) => return crate::device::skipped(&reason),
     };
     let rng = &mut ChaCha8Rng::seed_from_u64(5);
     let sequences = vec![sequence(rng, 300, 0.0), sequence(rng, 30, 1.0)];
