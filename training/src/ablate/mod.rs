@@ -286,12 +286,12 @@ impl<'a> Job<'a> {
         let encoder = Encoder::load(model, &network.config, Masking::Answer, 0.0)?;
         let (mix, world) = Study::world(stage)?;
         let mut sums = [0.0, 0.0];
-        let odds: f64 = stage.frames.iter().map(|(_, odds)| odds).sum();
+        let odds: f64 = stage.frames.iter().map(|(_, odds)| f64::from(*odds)).sum();
         for i in 0..COUNTED {
             // Spread evenly over the lengths, as often as their odds say.
             let mut place = (i as f64 * GOLDEN).fract() * odds;
             let drawn = stage.frames.iter().find(|(_, odds)| {
-                place -= odds;
+                place -= f64::from(*odds);
                 place < 0.0
             });
             let (frames, _) = drawn.or(stage.frames.last()).copied().context("a stage has lengths")?;
