@@ -90,7 +90,7 @@ fn cuda(number: usize) -> Result<Device, String> {
 
 #[cfg(not(feature = "cuda"))]
 fn cuda(_: usize) -> Result<Device, String> {
-    Err("this program was built without CUDA: `make cuda` builds a utr-train with it, `make cross CUDA=1` a utr for boards; \
+    Err("this program was built without CUDA: `make cuda` builds a utr-train with it, `make cuda-utr` a utr, `CUDA=1 make cross` one for boards; \
          --device cpu goes without"
         .into())
 }
