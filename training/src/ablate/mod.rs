@@ -194,7 +194,6 @@ fn options(workers: usize, label: Option<String>) -> Options {
 
 /// One arm with one seed.
 struct Job<'a> {
-    study: &'a Study,
     arm: &'a Arm,
     seed: u64,
     recipe: Recipe,
@@ -208,7 +207,7 @@ struct Job<'a> {
 
 impl<'a> Job<'a> {
     fn new(
-        study: &'a Study,
+        study: &Study,
         arm: &'a Arm,
         seed: u64,
         recipe: Recipe,
@@ -220,7 +219,7 @@ impl<'a> Job<'a> {
         let suite = Suite::load(&measure.suite)?.hash();
         let of =
             hexadecimal(&Sha256::digest(trained.clone() + &toml::to_string(&measure)? + &suite + MEASURES));
-        Ok(Self { study, arm, seed, recipe, place, measure, trained, of })
+        Ok(Self { arm, seed, recipe, place, measure, trained, of })
     }
 
     fn path(&self) -> PathBuf {
