@@ -74,9 +74,9 @@ cuda-utr: setup
 	@$(CUDA_BUILD) build --release -p utr-runtime --features cuda
 	@echo "$(CUDA_FOLDER)/release/utr"
 
-# All that waits for a GPU, in one command; `step` with the sizes in README is a step of the true shape.
-gpu:
-	@export UTR_NEEDS_GPU=1; $(CUDA_BUILD) test --release -p utr-models --features cuda --lib -- --nocapture kernels device network
+# All that waits for a GPU, in one command; training/examples/step.rs has the sizes for a step of the true shape.
+gpu: export UTR_NEEDS_GPU := 1
+gpu: cuda-test
 	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cpu
 	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda
 	@benches/train/run

@@ -192,9 +192,7 @@ fn model_folder(model: &ModelArgs, wish: Wish) -> anyhow::Result<PathBuf> {
     if model.prepare {
         // Nothing is built for a window that is known by now and will be refused.
         load::admit(&folder, wish)?;
-        let engines = model.engine.resolve()?;
-        engines.device.open(0)?;
-        prepare::engine(&folder, engines.encoder, &mut std::io::stderr())?;
+        prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
     }
     Ok(folder)
 }

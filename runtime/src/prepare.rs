@@ -55,9 +55,7 @@ pub fn run(
 ) -> anyhow::Result<bool> {
     let engines = engines.into();
     load::admit(folder, if Bundle::is_bundle(folder) { Wish::golden() } else { Wish::exact() })?;
-    // A device that is not there is told before an engine is built.
-    engines.device.open(0)?;
-    engine(folder, engines.encoder, out)?;
+    engine(folder, engines, out)?;
     let began = Instant::now();
     let bundle = if Bundle::is_bundle(folder) { Some(Bundle::open(folder)?) } else { None };
     let model = match &bundle {
@@ -89,7 +87,9 @@ pub fn run(
 ///
 /// # Errors
 /// A bundle that is altered, a library or a provider that is missing, a cache that cannot be written.
-pub fn engine(folder: &Path, encoder: Option<EncoderKind>, out: &mut dyn Write) -> anyhow::Result<()> {
+pub fn engine(folder: &Path, engines: Engines, out: &mut dyn Write) -> anyhow::Result<()> {
+    // A device that is not there is told before an engine is built.
+    engines.device.open(0)?;
     let began = Instant::now();
     if !Bundle::is_bundle(folder) {
         writeln!(out, "engine    nothing to build: the folder is no bundle and runs through candle")?;
@@ -98,7 +98,7 @@ pub fn engine(folder: &Path, encoder: Option<EncoderKind>, out: &mut dyn Write) 
     // No engine is built for what runs here in no window.
     load::admit(folder, Wish::least())?;
     let bundle = Bundle::open(folder)?;
-    let encoder = encoder.unwrap_or(EncoderKind::Tract);
+    let encoder = engines.encoder.unwrap_or(EncoderKind::Tract);
     let (onnx, preprocessor) = (bundle.path(VISION)?, &bundle.manifest().network.preprocess);
     if encoder == EncoderKind::OrtTensorrt {
         writeln!(out, "engine    TensorRT's engine is built if there is none that fits; that takes minutes")?;

@@ -86,15 +86,6 @@ impl Table {
         }
     }
 
-    /// Rotates every row of (rows, dim) by the same distance.
-    pub fn rotate_all(&self, rows: &[f32], distance: usize) -> Vec<f32> {
-        let (mut out, dim) = (vec![0.0; rows.len()], (2 * self.half).max(1));
-        for (row, out) in rows.chunks_exact(dim).zip(out.chunks_exact_mut(dim)) {
-            self.rotate(row, distance, out);
-        }
-        out
-    }
-
     /// Rotates every head of (n, heads * dim) rows by its place, `first` for the first one.
     pub fn rotate_rows(&self, rows: &[f32], width: usize, first: usize) -> Vec<f32> {
         let mut out = vec![0.0; rows.len()];
@@ -124,6 +115,12 @@ pub(super) struct Attention<'a> {
 }
 
 impl Attention<'_> {
+    /// What `n` new rows are compared with, in order of position: each span, its rows, and the position of the first.
+    pub fn spans(&self, n: usize) -> impl Iterator<Item = (&Span, usize, usize)> {
+        let past = self.past.iter().map(|past| (past.span, past.span.len(), past.start));
+        past.chain([(self.own, self.held + n, self.start)])
+    }
+
     /// (n, heads * dim) of queries (n, heads * dim); adds to `mass` (spans of the past) the probability each span got, summed over rows and heads.
     pub fn run(&self, queries: &[f32], n: usize, mass: Option<&mut [f32]>) -> Vec<f32> {
         let shape = self.own.shape();
@@ -181,8 +178,7 @@ impl Attention<'_> {
         let (mut rotated, mut scratch) = (vec![0.0; m * dim], Vec::new());
         let mut scores = vec![0.0; m * total];
         let spans = || {
-            let past = self.past.iter().map(|past| (past.span, past.span.len(), past.start));
-            past.chain([(self.own, own_rows, self.start)]).scan(0, |column, (span, rows, start)| {
+            self.spans(n).scan(0, |column, (span, rows, start)| {
                 let first = *column;
                 *column += rows;
                 Some((span, rows, start, first))

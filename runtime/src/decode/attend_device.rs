@@ -9,7 +9,8 @@ use rayon::prelude::*;
 use super::attend::Attention;
 use super::span::Span;
 
-/// (n, heads * dim) of queries (n, heads * dim), not rotated; adds to `mass` as [`Attention::run`].
+/// (n, heads * dim) of queries (n, heads * dim), not rotated, on the device of `hidden` ([`hidden`], the same for all layers); adds to `mass` as
+/// [`Attention::run`].
 ///
 /// # Errors
 /// What the device reports.
@@ -17,34 +18,27 @@ pub(super) fn run(
     attention: &Attention<'_>,
     queries: &[f32],
     n: usize,
-    device: &Device,
+    hidden: &Tensor,
     mass: Option<&mut [f32]>,
 ) -> utr_models::Result<Tensor> {
-    let shape = attention.own.shape();
+    let (shape, device) = (attention.own.shape(), hidden.device());
     let (dim, kv_heads) = (shape.dim, shape.kv_heads);
     let group = attention.heads / kv_heads.max(1);
     let first = attention.start + attention.held;
-    let spans: Vec<(&Span, usize, usize)> = attention
-        .past
-        .iter()
-        .map(|past| (past.span, past.span.len(), past.start))
-        .chain([(attention.own, attention.held + n, attention.start)])
-        .collect();
+    let spans: Vec<(&Span, usize, usize)> = attention.spans(n).collect();
     let total: usize = spans.iter().map(|(_, rows, _)| rows).sum();
     // (kv_heads, total, dim)
-    let heads: Vec<(Vec<f32>, Vec<f32>)> =
-        (0..kv_heads).into_par_iter().map(|head| gather(attention, &spans, head)).collect();
-    let shape = (kv_heads, total, dim);
-    let keys: Vec<f32> = heads.iter().flat_map(|(keys, _)| keys).copied().collect();
-    let values: Vec<f32> = heads.iter().flat_map(|(_, values)| values).copied().collect();
-    let (keys, values) = (Tensor::from_vec(keys, shape, device)?, Tensor::from_vec(values, shape, device)?);
+    let (keys, values): (Vec<Vec<f32>>, Vec<Vec<f32>>) =
+        (0..kv_heads).into_par_iter().map(|head| gather(attention, &spans, head)).unzip();
+    let on_device = |heads: Vec<Vec<f32>>| Tensor::from_vec(heads.concat(), (kv_heads, total, dim), device);
+    let (keys, values) = (on_device(keys)?, on_device(values)?);
     // (n, kv_heads, group, dim) to (kv_heads, group * n, dim)
     let width = attention.heads * dim;
     let queries = attention.rotations.rotate_rows(queries, width, first);
     let queries = Tensor::from_vec(queries, (n, kv_heads, group, dim), device)?;
     let queries = queries.permute((1, 2, 0, 3))?.contiguous()?.reshape((kv_heads, group * n, dim))?;
     let scores = (queries.matmul(&keys.t()?)? * (dim as f64).powf(-0.5))?;
-    let scores = scores.reshape((kv_heads, group, n, total))?.broadcast_add(&hidden(total, n, device)?)?;
+    let scores = scores.reshape((kv_heads, group, n, total))?.broadcast_add(hidden)?;
     let scores = scores.broadcast_sub(&scores.max_keepdim(D::Minus1)?)?.exp()?;
     let shares = scores.broadcast_div(&scores.sum_keepdim(D::Minus1)?)?;
     if let Some(mass) = mass {
@@ -61,7 +55,7 @@ pub(super) fn run(
 }
 
 /// (1, n, total): zero where a new row sees, minus infinity where it does not.
-fn hidden(total: usize, n: usize, device: &Device) -> utr_models::Result<Tensor> {
+pub(super) fn hidden(total: usize, n: usize, device: &Device) -> utr_models::Result<Tensor> {
     let seen = total - n;
     let row = |row| (0..total).map(move |column| if column <= seen + row { 0.0 } else { f32::NEG_INFINITY });
     Ok(Tensor::from_vec((0..n).flat_map(row).collect::<Vec<f32>>(), (1, n, total), device)?)
@@ -72,7 +66,9 @@ fn gather(attention: &Attention<'_>, spans: &[(&Span, usize, usize)], head: usiz
     let (at, mut scratch) = ((attention.layer, head), Vec::new());
     let (mut keys, mut values) = (Vec::new(), Vec::new());
     for (span, rows, start) in spans {
-        keys.extend(attention.rotations.rotate_all(span.keys(at, *rows, &mut scratch), *start));
+        // As the heads of one row: all by the same distance.
+        let placed = span.keys(at, *rows, &mut scratch);
+        keys.extend(attention.rotations.rotate_rows(placed, placed.len(), *start));
         values.extend_from_slice(span.values(at, *rows, &mut scratch));
     }
     (keys, values)
@@ -133,7 +129,9 @@ mod tests {
             let queries = drawn(n * heads * SHAPE.dim, seed + 900);
             let (mut shares, mut device_shares) = (vec![0.0; past.len()], vec![0.0; past.len()]);
             let expected = attention.run(&queries, n, Some(&mut shares));
-            let found = run(&attention, &queries, n, &Device::Cpu, Some(&mut device_shares)).unwrap();
+            let total = lengths.iter().sum::<usize>() + held + n;
+            let hidden = hidden(total, n, &Device::Cpu).unwrap();
+            let found = run(&attention, &queries, n, &hidden, Some(&mut device_shares)).unwrap();
             prop_assert_eq!(found.dims(), &[n, heads * SHAPE.dim]);
             let found: Vec<f32> = found.flatten_all().unwrap().to_vec1().unwrap();
             for (found, expected) in found.iter().chain(&device_shares).zip(expected.iter().chain(&shares)) {

@@ -87,13 +87,16 @@ impl Decoder for CandleDecoder {
         let (kv_width, width) = (self.shape.kv_heads * self.shape.dim, heads * self.shape.dim);
         let device = self.network.device();
         let input = on(rows, n, device)?;
+        let total = past.iter().map(|past| past.span.len()).sum::<usize>() + held + n;
+        let by_device = !device.is_cpu() && n >= DEVICE_ROWS;
+        let unseen = by_device.then(|| attend_device::hidden(total, n, device)).transpose()?;
         let states = self.network.forward(&input, |layer, q, k, v| {
             let keys = rotations.rotate_rows(&values_of(&k)?, kv_width, held);
             own.write(layer, &keys, &values_of(&v)?)
                 .map_err(|e| utr_models::Error::Argument(e.to_string()))?;
             let attention = Attention { layer, heads, past, own, held, start, rotations: &rotations };
-            if !device.is_cpu() && n >= DEVICE_ROWS {
-                return attend_device::run(&attention, &values_of(&q)?, n, device, mass.as_deref_mut());
+            if let Some(unseen) = &unseen {
+                return attend_device::run(&attention, &values_of(&q)?, n, unseen, mass.as_deref_mut());
             }
             let mixed = attention.run(&values_of(&q)?, n, mass.as_deref_mut());
             Ok(Tensor::from_vec(mixed, (n, width), device)?)
