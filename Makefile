@@ -6,7 +6,7 @@
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
-.PHONY: help cross cuda cuda-utr gpu cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
+.PHONY: help cross cuda cuda-utr gpu peer-python cuda-test demo test test-peers soak fuzz onnxruntime lint deny setup
 
 PACKAGES := build-essential pkg-config libgstreamer1.0-dev libgstreamer-plugins-base1.0-dev \
 	libgstrtspserver-1.0-dev \
@@ -76,10 +76,14 @@ cuda-utr: setup
 
 # All that waits for a GPU, in one command; training/examples/step.rs has the sizes for a step of the true shape.
 gpu: export UTR_NEEDS_GPU := 1
-gpu: cuda-test
-	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cpu
-	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda
+gpu: peer-python cuda-test
+	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda --against-cpu
+	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda --against-cpu --precision bf16 --checkpointing --frames 2 --text 90
 	@benches/train/run
+
+# Before the long build.
+peer-python:
+	@python3 -c 'import torch, transformers' || { echo "make gpu: python3 needs torch and transformers for the comparison"; exit 1; }
 
 cuda-test:
 	@$(CUDA_BUILD) test --release -p utr-models --features cuda --lib -- --nocapture kernels device network

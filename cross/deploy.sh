@@ -7,8 +7,9 @@ usage() {
 usage: cross/deploy.sh [options] HOST              to a board that runs, by ssh
        cross/deploy.sh [options] --rootfs DIR      into a root file system before flashing, such as Linux_for_Tegra/rootfs; as root
 
-HOST is what ssh takes. There the package is installed, then: utr bundle install, utr doctor, utr prepare, restart, wait for /readyz, status.
-Where a step fails, the bundle that was current before is current again and serves; a package that was installed stays. The exit status is not 0.
+HOST is what ssh takes. There a bundle's manifest is judged before the rest of it is sent; then the package is installed, utr bundle install, utr doctor,
+utr prepare, restart, wait for /readyz, status. Where a step fails, the bundle, the camera and the package (where this script brought it) that were in use
+before serve again. The exit status is not 0.
 
   --deb FILE        the package [default: the newest utr_*_arm64.deb under the target folder]
   --no-deb          the board has the package; only the bundle is new
@@ -16,7 +17,7 @@ Where a step fails, the bundle that was current before is current again and serv
   --source URI      what the service watches, written into /etc/default/utr: /dev/video2, csi://0, rtsp://…
   --prepare ARGS    what encodes the frames, in one word: "--encoder ort --provider tensorrt" [default: what UTR_ARGS in /etc/default/utr says]
   --enable          also start the service at every boot
-  --stop            stop the service meanwhile: for boards that have memory for one model only
+  --stop            stop the service meanwhile: for boards that have memory for one model only; a bundle is then judged after it was sent
   --timeout S       longest wait for /readyz, in seconds [default: 120]
   --no-wait         do not wait for it: without a camera it never comes
   --board NAME      with --rootfs: the board that will hold it, such as jetson-orin-nano; a bundle that does not fit there is refused
@@ -29,7 +30,7 @@ here=$(cd "$(dirname "$0")" && pwd)
 say() { echo "deploy: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
-deb="" no_deb="" bundle="" rootfs="" host="" enable="" dry="" profile="" source=""
+deb="" no_deb="" bundle="" rootfs="" host="" enable="" stop="" dry="" profile="" source=""
 board=()
 while [ $# -gt 0 ]; do
     case $1 in
@@ -44,7 +45,7 @@ while [ $# -gt 0 ]; do
         --prepare | --timeout) board+=("$1" "$2"); shift ;;
         --no-deb) no_deb=yes ;;
         --enable) enable=yes ;;
-        --stop | --no-wait) board+=("$1") ;;
+        --stop | --no-wait) board+=("$1"); [ "$1" != --stop ] || stop=yes ;;
         --dry-run) dry=yes ;;
         --help | -h) usage; exit 0 ;;
         -*) fail "$1 is unknown; see --help" ;;
@@ -68,31 +69,57 @@ fi
 [ -z "$deb" ] || [ -f "$deb" ] || fail "--deb $deb: no such file"
 [ -z "$bundle" ] || [ -f "$bundle" ] || [ -f "$bundle/manifest.json" ] || fail "--bundle $bundle: neither a bundle's folder nor a .tar of one"
 
-# Prints a command, and runs it unless this is a rehearsal.
+# Prints a command without a camera's password, and runs it unless this is a rehearsal.
 run() {
-    printf '+'
-    printf ' %q' "$@"
-    echo
+    { printf '+'; printf ' %q' "$@"; echo; } | sed -E 's#//[^/@ ]*@#//***@#g'
     [ -n "$dry" ] || "$@"
 }
 
+# The manifest of the bundle and its hash into a folder, and how many bytes the rest has.
+manifest() {
+    local file
+    mkdir -p "$1"
+    for file in manifest.json manifest.sha256; do
+        if [ -d "$bundle" ]; then
+            cp "$bundle/$file" "$1/" 2> /dev/null || true
+        else
+            tar -xOf "$bundle" --wildcards --no-anchored "$file" > "$1/$file" 2> /dev/null || rm -f "$1/$file"
+        fi
+    done
+    [ -s "$1/manifest.json" ] || fail "--bundle $bundle: no manifest.json in it"
+    # An archive is unpacked beside itself.
+    if [ -d "$bundle" ]; then du -sb "$bundle" | cut -f 1; else echo $(($(stat -c %s "$bundle") + $(gzip -dcf "$bundle" | wc -c))); fi
+}
+
 to_board() {
-    local there files=("$here/package/on-board") command tty=()
+    local there files=() command tty=() sent="" package="" bytes box=""
     there=/var/tmp/utr-deploy.$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
     [ -z "$enable" ] || board+=(--enable)
     [ -z "$source" ] || board+=(--source "$source")
-    if [ -n "$deb" ]; then files+=("$deb"); board+=(--deb "$there/$(basename "$deb")"); fi
+    if [ -n "$deb" ]; then files+=("$deb"); package=$there/$(basename "$deb"); board+=(--deb "$package"); fi
+    # What was sent is removed there whatever happens.
+    trap 'rm -rf "$box"; [ -z "$sent" ] || run ssh "$host" "rm -rf $there" || true' EXIT
+    run ssh "$host" "mkdir -m 700 $there"
+    sent=yes
+    run scp -q "$here/package/on-board" "${files[@]}" "$host:$there/" || fail "copying to $host failed"
     if [ -n "$bundle" ]; then
         bundle=$(realpath "$bundle")
-        files+=("$bundle")
+        box=$(mktemp -d)
+        bytes=$(manifest "$box/manifest") || exit
+        if [ -z "$stop" ]; then
+            run scp -qr "$box/manifest" "$host:$there/" || fail "copying to $host failed"
+            command=$(printf '%q ' bash "$there/on-board" --check ${package:+--deb "$package"} --bundle "$there/manifest" --bytes "$bytes")
+            run ssh "$host" "$command" || fail "$host refuses the bundle; nothing there was changed"
+        fi
+        run scp -qr "$bundle" "$host:$there/" || fail "copying to $host failed"
         board+=(--bundle "$there/$(basename "$bundle")")
     fi
     command=$(printf '%q ' bash "$there/on-board" "${board[@]}")
     # sudo may ask for a password.
     [ ! -t 0 ] || tty=(-t)
-    run ssh "$host" "mkdir -m 700 $there"
-    run scp -qr "${files[@]}" "$host:$there/" || { run ssh "$host" "rm -rf $there" || true; fail "copying to $host failed"; }
-    run ssh "${tty[@]}" "$host" "if [ \$(id -u) = 0 ]; then $command; else sudo $command; fi"
+    # From here on the folder is on-board's, which goes back where the connection breaks.
+    sent=""
+    run ssh "${tty[@]}" "$host" "if [ \$(id -u) = 0 ]; then $command; else sudo $command; fi || { code=\$?; rm -rf $there; exit \$code; }"
 }
 
 to_rootfs() {
@@ -123,10 +150,16 @@ to_rootfs() {
         # Not dpkg-deb --extract, which would replace a link /lib by a folder.
         run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
         run systemd-sysusers "--root=$rootfs" utr.conf
+        local known
+        known=$(find "$rootfs"/usr/lib "$rootfs"/lib/systemd -name 'libsystemd-shared-*.so' 2> /dev/null | sed -nE 's/.*-([0-9]+).*/\1/p' | sort -n | tail -n 1)
+        if [ "${known:-0}" -ge 254 ]; then
+            run mkdir -p "$rootfs/etc/systemd/system/utr.service.d"
+            run ln -sf /usr/lib/utr/back-off.conf "$rootfs/etc/systemd/system/utr.service.d/10-back-off.conf"
+        fi
     fi
-    # Written into the file that is there, which keeps its owner and mode.
+    # In one step; owner and mode stay.
     # shellcheck disable=SC2016 # expanded by that shell
-    [ -z "$source" ] || run bash -c 'new=$(grep -v "^UTR_SOURCE=" "$1"; printf "UTR_SOURCE=%s\n" "$2") && printf "%s\n" "$new" > "$1"' \
+    [ -z "$source" ] || run bash -c 'cp -p "$1" "$1.new" && { grep -v "^UTR_SOURCE=" "$1"; printf "UTR_SOURCE=%s\n" "$2"; } > "$1.new" && mv "$1.new" "$1"' \
         source "$rootfs/etc/default/utr" "$source"
     [ -z "$bundle" ] || run "$utr" bundle install "$bundle" --store "$rootfs/var/lib/utr/bundles"
     if [ -n "$enable" ]; then

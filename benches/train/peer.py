@@ -24,7 +24,7 @@ config = Qwen2Config(
     attn_implementation="sdpa",
 )
 model = Qwen2ForCausalLM(config).to(args.device)
-# Master weights stay in f32, products are made in bf16: what AdamWStep's f32 state is on the other side.
+# Master weights stay in f32, products are made in bf16, as on the other side; there they and the moments are the host's, here the device's.
 optimizer = torch.optim.AdamW(model.parameters(), lr=1e-5, weight_decay=0.0, fused=args.device != "cpu")
 ids = torch.tensor(
     [[(i * 7919 + n * 104_729) % (args.vocab - 2) for i in range(args.rows)] for n in range(args.batch)], device=args.device)

@@ -1,4 +1,4 @@
-// Element by element: SwiGLU, tanh-GELU, rotary positions, AdamW.
+// Element by element: SwiGLU, tanh-GELU, rotary positions.
 #include "common.cuh"
 
 __device__ __forceinline__ float sigmoid(float x) { return 1.0f / (1.0f + expf(-x)); }
@@ -53,20 +53,6 @@ __device__ void rotate(const T *x, const float *cosine, const float *sine, T *ou
     }
 }
 
-// One step of AdamW; state is (3, n) in f32: the weights themselves, then the first and the second moment.
-template <typename T>
-__device__ void adamw(const T *grad, float *state, size_t n, float scale, float lr, float decay, float b1, float b2, float unbias1,
-                      float unbias2) {
-    float *weight = state, *first = state + n, *second = state + 2 * n;
-    for (size_t i = first_element(); i < n; i += elements_at_once()) {
-        float g = wide(grad[i]) * scale;
-        float m = b1 * first[i] + (1.0f - b1) * g, v = b2 * second[i] + (1.0f - b2) * g * g;
-        first[i] = m;
-        second[i] = v;
-        weight[i] -= decay * weight[i] + lr * (m * unbias1) / (sqrtf(v * unbias2) + 1e-8f);
-    }
-}
-
 #define ELEMENTS(T, S)                                                                                                              \
     extern "C" __global__ void swiglu_##S(const T *gate, const T *up, T *out, size_t n) { swiglu<T>(gate, up, out, n); }         \
     EXPORT(swiglu_##S)                                                                                                              \
@@ -82,11 +68,6 @@ __device__ void adamw(const T *grad, float *state, size_t n, float scale, float 
                                           int half, float direction) {                                                              \
         rotate<T>(x, cosine, sine, out, rows, width, half, direction);                                                              \
     }                                                                                                                               \
-    EXPORT(rotate_##S)                                                                                                              \
-    extern "C" __global__ void adamw_##S(const T *grad, float *state, size_t n, float scale, float lr, float decay, float b1,    \
-                                         float b2, float unbias1, float unbias2) {                                                  \
-        adamw<T>(grad, state, n, scale, lr, decay, b1, b2, unbias1, unbias2);                                                       \
-    }                                                                                                                               \
-    EXPORT(adamw_##S)
+    EXPORT(rotate_##S)
 ELEMENTS(float, f32)
 ELEMENTS(bf16, bf16)

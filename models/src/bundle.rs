@@ -50,9 +50,9 @@ impl Bundle {
         Ok(Self { folder: folder.to_path_buf(), manifest, hash })
     }
 
-    /// The manifest alone, its own hash checked and no other file read: what a bundle says before it is known that it is whole.
-    pub fn manifest_of(folder: &Path) -> Result<Manifest> {
-        Ok(read_manifest(folder)?.0)
+    /// The manifest alone and its hash, no other file read: what a bundle says before it is known that it is whole.
+    pub fn manifest_of(folder: &Path) -> Result<(Manifest, String)> {
+        read_manifest(folder)
     }
 
     /// Whether a folder claims to be a bundle, as opposed to a Hugging Face model folder.

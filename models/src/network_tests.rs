@@ -1,8 +1,10 @@
-//! Tests of [`super`]: what reaches a question of a stream.
+//! Tests of [`super`]: what reaches a question of a stream, and gradients on other devices.
 
 use super::*;
+use crate::backward::Pass;
 use crate::config::{TextConfig, VisionConfig};
 use crate::weights::{Init, table};
+use candle_core::Var;
 
 pub(super) const FRAMES: usize = 7;
 pub(super) const WINDOW: usize = 3;
@@ -17,9 +19,14 @@ fn random(shape: &[usize], seed: u64, deviation: f32) -> Tensor {
 
 /// Sizes and random tensors.
 pub(super) fn weights(layers: usize) -> (Config, Weights) {
+    sized(layers, 8)
+}
+
+/// The same with heads of `dim` channels, half of that in the tower.
+fn sized(layers: usize, dim: usize) -> (Config, Weights) {
     let vision = VisionConfig {
-        hidden: 8,
-        intermediate: 12,
+        hidden: dim,
+        intermediate: dim * 3 / 2,
         layers: 1,
         heads: 2,
         image_size: 16,
@@ -27,12 +34,12 @@ pub(super) fn weights(layers: usize) -> (Config, Weights) {
         layer_norm_eps: 1e-6,
     };
     let text = TextConfig {
-        hidden: 16,
-        intermediate: 24,
+        hidden: 2 * dim,
+        intermediate: 3 * dim,
         layers,
         heads: 2,
         kv_heads: 1,
-        head_dim: 8,
+        head_dim: dim,
         vocab: 20,
         rope_theta: 1e4,
         rms_norm_eps: 1e-6,
@@ -44,7 +51,7 @@ pub(super) fn weights(layers: usize) -> (Config, Weights) {
         let tensor = match init {
             Init::One => Tensor::ones(shape, DType::F32, &Device::Cpu).unwrap(),
             // Larger than in training, so that what one frame does to another shows.
-            Init::Zero | Init::Normal(_) => random(&shape, seed, 0.5),
+            Init::Zero | Init::Normal(_) => random(&shape, seed, 0.5 * (8.0 / dim as f32).sqrt()),
         };
         (name, tensor)
     };
@@ -126,34 +133,74 @@ fn a_clip_within_its_window_is_an_ordinary_one_also_beside_a_stream() {
     assert!(gap(&both, &[streamed, alone].concat()) < 1e-5);
 }
 
-/// The loss of a clip that is a stream and of one that is not, with several questions each, and the gradient of every weight.
-fn gradients(device: &Device) -> (f32, Vec<(String, Vec<f32>)>) {
-    let (config, weights) = weights(2);
-    let vars: std::collections::BTreeMap<String, candle_core::Var> = weights
-        .into_iter()
-        .map(|(name, w)| (name, candle_core::Var::from_tensor(&w.to_device(device).unwrap()).unwrap()))
-        .collect();
-    let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
-    let network = Network::new(config, &weights).unwrap();
+/// A loss, and the gradient of every weight by name.
+type Gradients = (f32, Vec<(String, Vec<f32>)>);
+
+/// A clip that is a stream and one that is not, with several questions each.
+fn clips(network: &Network) -> [Example; 2] {
     let mut question = Span::context(vec![7, 8]);
     question.push(&[9, 10, 11], 0.5);
     let example = |frames, window| Example {
-        patches: Some(patches(&network, 0..frames, None)),
+        patches: Some(patches(network, 0..frames, None)),
         trunk: Span::context(vec![1, 2, 19, 3]),
         branches: vec![question.clone(), question.clone()],
         window,
         ..Example::default()
     };
-    let (loss, _) = network.loss(&[example(FRAMES, Some(WINDOW)), example(2, None)]).unwrap();
+    [example(FRAMES, Some(WINDOW)), example(2, None)]
+}
+
+/// What candle's backward pass over the whole graph says.
+fn gradients(device: &Device) -> Gradients {
+    let (config, weights) = weights(2);
+    let vars: std::collections::BTreeMap<String, Var> = weights
+        .into_iter()
+        .map(|(name, w)| (name, Var::from_tensor(&w.to_device(device).unwrap()).unwrap()))
+        .collect();
+    let weights = vars.iter().map(|(name, var)| (name.clone(), var.as_tensor().clone())).collect();
+    let network = Network::new(config, &weights).unwrap();
+    let (loss, _) = network.loss(&clips(&network)).unwrap();
     let grads = loss.backward().unwrap();
-    let of =
-        |var: &candle_core::Var| grads.get(var).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
+    let of = |var: &Var| grads.get(var).map(|g| g.flatten_all().unwrap().to_vec1::<f32>().unwrap());
     let all = vars.iter().filter_map(|(name, var)| Some((name.clone(), of(var)?))).collect();
     (loss.to_scalar().unwrap(), all)
 }
 
+/// What [`Network::gradient`] says, which the trainer calls, with heads of `dim` channels: of weights rounded to one type, computed in another; of all weights,
+/// or of the projector and adapters on the decoder's queries.
+fn trained(
+    dim: usize,
+    [rounded, dtype]: [DType; 2],
+    device: &Device,
+    [adapters, checkpointing]: [bool; 2],
+) -> Gradients {
+    let (config, mut weights) = sized(2, dim);
+    if adapters {
+        for (layer, seed) in [(0, 90), (1, 91)] {
+            let stem = format!("language_model.layers.{layer}.self_attn.q_proj");
+            weights.insert(format!("{stem}.lora_a"), random(&[2, 2 * dim], seed, 0.3));
+            weights.insert(format!("{stem}.lora_b"), random(&[2 * dim, 2], seed + 2, 0.3));
+        }
+    }
+    let (mut names, mut vars) = (Vec::new(), Vec::new());
+    for (name, tensor) in &mut weights {
+        let there = tensor.to_dtype(rounded).unwrap().to_dtype(dtype).unwrap().to_device(device).unwrap();
+        *tensor = there;
+        if !adapters || name.contains("lora") || name.starts_with("multi_modal_projector") {
+            let var = Var::from_tensor(tensor).unwrap();
+            *tensor = var.as_tensor().clone();
+            names.push(name.clone());
+            vars.push(var);
+        }
+    }
+    let network = Network::new(config, &weights).unwrap();
+    let pass = Pass { checkpointing, features: None };
+    let gradient = network.gradient(&clips(&network), &vars, &pass).unwrap();
+    (gradient.loss as f32, names.into_iter().zip(gradient.grads).collect())
+}
+
 /// Whether two sets of gradients agree within `tolerance` of each weight's largest.
-fn agree(a: (f32, Vec<(String, Vec<f32>)>), b: (f32, Vec<(String, Vec<f32>)>), tolerance: f32) {
+fn agree(a: Gradients, b: Gradients, tolerance: f32) {
     assert!((a.0 - b.0).abs() <= tolerance * a.0.abs(), "losses {} and {}", a.0, b.0);
     assert_eq!(a.1.len(), b.1.len());
     for ((name, a), (_, b)) in a.1.iter().zip(&b.1) {
@@ -181,5 +228,38 @@ fn a_cuda_device_gives_the_gradients_of_the_cpu() {
     match crate::DeviceChoice::Cuda(None).open(0) {
         Ok((device, _)) => agree(gradients(&Device::Cpu), gradients(&device), TOLERANCE),
         Err(reason) => crate::device::skipped(&reason),
+    }
+}
+
+/// Heads of a network that a device is tried with: one width for each of its attention kernels.
+const WIDTHS: [usize; 4] = [24, 64, 72, 128];
+
+/// How far a loss and a whole gradient in bf16 may lie from those in f32 of the same rounded weights, as a share of their size.
+const NARROW: [f64; 2] = [0.02, 0.15];
+
+/// Whether two losses and two whole gradients agree within [`NARROW`].
+fn near(a: Gradients, b: Gradients) {
+    assert!(f64::from((a.0 - b.0).abs()) <= NARROW[0] * f64::from(a.0), "losses {} and {}", a.0, b.0);
+    let pairs = a.1.iter().zip(&b.1).flat_map(|((_, a), (_, b))| a.iter().zip(b));
+    let (gap, size) = pairs.fold((0.0, 0.0), |(gap, size), (a, b)| {
+        (gap + f64::from(a - b).powi(2), size + f64::from(*a).powi(2))
+    });
+    assert!(gap.sqrt() <= NARROW[1] * size.sqrt(), "a gap of {} in {}", gap.sqrt(), size.sqrt());
+}
+
+#[test]
+fn a_cuda_device_gives_the_trainers_gradients_of_the_cpu() {
+    let device = match crate::DeviceChoice::Cuda(None).open(0) {
+        Ok((device, _)) => device,
+        Err(reason) => return crate::device::skipped(&reason),
+    };
+    for dim in WIDTHS {
+        for how in [[false, false], [false, true], [true, false], [true, true]] {
+            println!("heads of {dim}, adapters and checkpointing: {how:?}");
+            let on = |types, device: &Device| trained(dim, types, device, how);
+            let (wide, narrow) = ([DType::F32; 2], DType::BF16);
+            agree(on(wide, &Device::Cpu), on(wide, &device), TOLERANCE);
+            near(on([narrow, DType::F32], &Device::Cpu), on([narrow; 2], &device));
+        }
     }
 }

@@ -1,28 +1,28 @@
-//! Boards: what each one is by its data sheet, which one this is, and what to expect of it.
+//! Boards: what each one is by its data sheet, and which one this is.
 //!
 //! Comes in: a profile's name, or what a machine says about itself ([`Machine`]). Goes out: a [`Board`], from
 //! the files of `targets/`, which are built in; [`jetpack`] is the table of Jetson Linux releases, [`Expect`]
 //! a figure of `utr bench`. An element of a profile is used where GStreamer's registry has it. No environment
 //! variable is read here, nothing is measured and nothing judged (`doctor` does).
 
-mod estimate;
 pub mod jetpack;
 mod machine;
 mod parse;
 mod root;
+mod thermal;
 
 use std::path::Path;
 use std::process::Command;
 
-use serde::Deserialize;
+use serde::{Deserialize, Serialize};
 
 use crate::error::{Error, Result};
 use crate::source::Codec;
 
-pub use estimate::{Basis, Expect, largest_model, mode_name};
 pub use jetpack::Version;
-pub use machine::{Camera, Clock, Identity, Machine, PowerMode, Ram, Swap, Zone};
+pub use machine::{Camera, Clock, Identity, Machine, PowerMode, Ram, Swap, Temperature};
 pub use root::Root;
+pub use thermal::ThermalZone;
 
 /// The profiles, as they stand in `targets/`; the first fits any machine.
 const PROFILES: [(&str, &str); 9] = [
@@ -68,7 +68,7 @@ pub struct Board {
     /// Elements.
     pub media: Media,
     /// Figures of `utr bench` that were measured on the board, or that stand in the place of an estimate
-    /// ([`Board::expectations`]).
+    /// ([`crate::estimate::expectations`]).
     #[serde(default)]
     pub expect: Vec<Expect>,
 }
@@ -160,6 +160,53 @@ pub struct Decode {
     pub mjpeg: Option<String>,
 }
 
+/// A figure to expect of `utr bench` on a board.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Expect {
+    /// As `utr bench` names it: `enc`, `frame`, `ttft32`, `tg128`, `rss_peak`, `drop%`.
+    pub case: String,
+    /// The shape of random weights, such as `qwen2-0.5b+siglip-b16`; none where `bundle` is given.
+    #[serde(default)]
+    pub shape: Option<String>,
+    /// A bundle's name.
+    #[serde(default)]
+    pub bundle: Option<String>,
+    /// Bits of the decoder's matrices, such as `q4_0`; none where it makes no difference.
+    #[serde(default)]
+    pub bits: Option<String>,
+    /// Window mode; none where the case has none.
+    #[serde(default)]
+    pub mode: Option<String>,
+    /// The figure.
+    pub value: f64,
+    /// Its unit, as `utr bench` prints it.
+    pub unit: String,
+    /// Whether anybody saw it.
+    pub basis: Basis,
+    /// The formula, or how it was measured.
+    pub how: String,
+}
+
+/// Where a figure comes from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Basis {
+    /// From a formula over the profile.
+    Estimated,
+    /// Seen on the board.
+    Measured,
+}
+
+impl std::fmt::Display for Basis {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(match self {
+            Self::Estimated => "estimated",
+            Self::Measured => "measured",
+        })
+    }
+}
+
 impl Board {
     /// The profile with this name.
     ///
@@ -191,7 +238,7 @@ impl Board {
     /// # Errors
     /// Only for a profile that does not parse.
     pub fn detect() -> Result<Self> {
-        Self::of(&Identity::read(&Root::new(Path::new("/"))))
+        Self::of(&Identity::read(&Root::here()))
     }
 
     /// The board that says this about itself: by its module, else by its model's name, and among several by

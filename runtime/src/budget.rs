@@ -1,9 +1,9 @@
 //! The memory budget: what a model needs, against what the machine or a board has left; and what this process
 //! holds.
 //!
-//! Comes in: what a manifest or a configuration says ([`Sizes`]), and how the window is to be followed. Goes
-//! out: leave to load, or a refusal with the numbers and with what would fit. It is asked before anything but
-//! a manifest is read; it reserves and frees nothing.
+//! Comes in: what a manifest or a configuration says ([`Sizes`]), how the window is to be followed, and what
+//! computes. Goes out: the [`Need`] in bytes, and what is [`Available`]. It is asked before anything but a
+//! manifest is read; it reserves, frees and refuses nothing (`refuse` does).
 
 mod need;
 mod packed;
@@ -11,9 +11,8 @@ mod packed;
 use std::path::Path;
 
 use crate::board::Board;
-use crate::error::{Error, Result};
 
-pub use need::{Choice, Need, Sizes, Wish, admit, memory_max, size};
+pub use need::{Choice, Need, Sizes, Wish, memory_max, mode_name, size};
 
 /// Share of a board's memory that Linux gets to see; firmware and carve-outs keep the rest (boards with 8 GB
 /// show 7.3 to 7.6 GiB).
@@ -83,22 +82,6 @@ impl std::fmt::Display for Available {
     }
 }
 
-/// Refuses a window whose keys and values, `bytes` beside the loaded model, do not fit into what is left.
-///
-/// # Errors
-/// [`Error::Memory`] with what would need less.
-pub fn check_window(name: &str, bytes: u64, available: Option<Available>) -> Result<()> {
-    match available {
-        Some(available) if bytes > available.free => Err(Error::Memory {
-            name: format!("the window of {name}"),
-            needs: format!("{} (keys and values)", size(bytes)),
-            left: available.to_string(),
-            remedy: "less in another --window-mode, with fewer --frames or a smaller --kv".into(),
-        }),
-        _ => Ok(()),
-    }
-}
-
 /// This process's memory in bytes: resident now, at its most, and swapped out; what the system does not tell
 /// is left out. From `/proc/self/status`.
 pub fn used() -> Vec<(&'static str, u64)> {
@@ -137,14 +120,6 @@ mod tests {
     fn this_process_holds_memory_and_held_no_less_before() {
         let used: std::collections::BTreeMap<_, _> = used().into_iter().collect();
         assert!(used["resident"] > MIB && used["peak"] >= used["resident"], "{used:?}");
-    }
-
-    #[test]
-    fn a_window_that_does_not_fit_is_refused() {
-        let free = |free| Some(Available { total: 1000 * MIB, free });
-        let message = check_window("m", 300 * MIB, free(299 * MIB)).unwrap_err().to_string();
-        assert!(message.contains("300 MiB") && message.contains("--kv"), "{message}");
-        assert!(check_window("m", 300 * MIB, free(300 * MIB)).is_ok());
     }
 
     #[test]

@@ -16,7 +16,9 @@ use serde::Serialize;
 use crate::board::{Board, Machine, Root};
 use crate::budget::{Available, Need, Wish};
 use crate::capture::CaptureOptions;
+use crate::encode::Engines;
 use crate::error::Result;
+use crate::estimate;
 use crate::source::Source;
 
 /// Where to look, and at what.
@@ -32,6 +34,8 @@ pub struct Options {
     pub bundle: Result<PathBuf>,
     /// How its window would be followed.
     pub wish: Wish,
+    /// What would compute.
+    pub engines: Engines,
     /// How the source is read.
     pub capture: CaptureOptions,
 }
@@ -167,7 +171,7 @@ fn profile(board: &Board) -> Vec<Check> {
 /// What to expect here of a small model, so that a measured figure can be judged.
 fn expected(board: &Board) -> Option<Check> {
     const MODEL: (&str, &str) = ("qwen2-0.5b+siglip-b16", "q4_0");
-    let figure = |case, mode| board.expected(case, MODEL.0, MODEL.1, mode);
+    let figure = |case, mode| estimate::expected(board, case, MODEL.0, MODEL.1, mode);
     let (frame, tokens, first) =
         (figure("frame", None)?, figure("tg128", None)?, figure("ttft32", Some("rolling"))?);
     let encode = figure("enc", None)?;

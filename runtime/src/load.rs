@@ -16,37 +16,17 @@ use utr_models::preprocess::Preprocessor;
 use utr_models::prompt::{ChatTemplate, Kind};
 use utr_models::qwen2::Qwen2;
 use utr_models::text::{Tokenizer, stop_tokens};
-use utr_models::{Config, DeviceChoice, weights};
+use utr_models::{Config, weights};
 
 use crate::answer::Question;
-use crate::budget::{self, Available, Sizes, Wish};
+use crate::budget::{Available, Sizes, Wish};
 use crate::bundle::store::{self, Store};
 use crate::decode::{CandleDecoder, Decoder};
-use crate::encode::{self, CandleEncoder, EncoderKind, VisionEncoder};
+use crate::encode::{self, CandleEncoder, EncoderKind, Engines, VisionEncoder};
 use crate::error::{Error, Result};
+use crate::refuse;
 use crate::sample::LIVE_FPS;
 use crate::window::CAPACITY;
-
-/// What computes.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Engines {
-    /// What encodes the frames; none: tract for a bundle, candle for a Hugging Face folder.
-    pub encoder: Option<EncoderKind>,
-    /// What the decoder computes on, and with it the tower of a Hugging Face folder.
-    pub device: DeviceChoice,
-}
-
-impl From<EncoderKind> for Engines {
-    fn from(encoder: EncoderKind) -> Self {
-        Some(encoder).into()
-    }
-}
-
-impl From<Option<EncoderKind>> for Engines {
-    fn from(encoder: Option<EncoderKind>) -> Self {
-        Self { encoder, ..Self::default() }
-    }
-}
 
 /// How a model is asked unless the user says otherwise.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -112,21 +92,22 @@ impl Model {
     /// # Errors
     /// As [`Model::open`].
     pub fn open_for(folder: &Path, engines: impl Into<Engines>, wish: Wish) -> Result<Self> {
-        admit(folder, wish)?;
+        let engines = engines.into();
+        admit(folder, engines, wish)?;
         if Bundle::is_bundle(folder) {
-            Self::assemble(&Bundle::open(folder)?, engines.into())
+            Self::assemble(&Bundle::open(folder)?, engines)
         } else {
-            Self::open_hugging_face(folder, engines.into())
+            Self::open_hugging_face(folder, engines)
         }
     }
 
-    /// Opens a bundle that was verified.
+    /// Opens a bundle that was verified, for a window as wished for.
     ///
     /// # Errors
     /// As [`Model::open`].
-    pub fn open_bundle(bundle: &Bundle, engines: impl Into<Engines>) -> Result<Self> {
-        budget::admit(&Sizes::of_manifest(bundle.manifest()), Wish::golden(), Available::here())?;
-        Self::assemble(bundle, engines.into())
+    pub fn open_bundle(bundle: &Bundle, engines: Engines, wish: Wish) -> Result<Self> {
+        refuse::admit(&Sizes::of_manifest(bundle.manifest()), engines, wish, Available::here())?;
+        Self::assemble(bundle, engines)
     }
 
     fn assemble(bundle: &Bundle, engines: Engines) -> Result<Self> {
@@ -209,12 +190,12 @@ impl Language {
     }
 }
 
-/// Refuses a model that does not fit into what this machine has left, before its files are hashed, copied or made an engine of.
+/// Refuses a model that does not fit, with what computes it, into what this machine has left, before its files are hashed, copied or made an engine of.
 ///
 /// # Errors
 /// [`Error::Memory`], and as [`sizes`].
-pub fn admit(folder: &Path, wish: Wish) -> Result<()> {
-    budget::admit(&sizes(folder)?, wish, Available::here()).map(drop)
+pub fn admit(folder: &Path, engines: Engines, wish: Wish) -> Result<()> {
+    refuse::admit(&sizes(folder)?, engines, wish, Available::here()).map(drop)
 }
 
 /// What decides how much memory the model in a folder needs: of a bundle only the manifest is read, of a Hugging Face folder only the configuration.
@@ -223,7 +204,7 @@ pub fn admit(folder: &Path, wish: Wish) -> Result<()> {
 /// [`Error::Bundle`] where the folder is neither, and what is wrong with that file.
 pub fn sizes(folder: &Path) -> Result<Sizes> {
     if Bundle::is_bundle(folder) {
-        return Ok(Sizes::of_manifest(&Bundle::manifest_of(folder)?));
+        return Ok(Sizes::of_manifest(&Bundle::manifest_of(folder)?.0));
     }
     if !folder.join("config.json").exists() {
         let found =

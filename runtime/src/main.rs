@@ -1,8 +1,8 @@
 //! `utr`: the command line of the device.
 //!
-//! Comes in: arguments and the environment: `UTR_BUNDLE`, `UTR_BUNDLES`, `XDG_CACHE_HOME`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`,
+//! Comes in: arguments and the environment: `UTR_SOURCE`, `UTR_BUNDLE`, `UTR_BUNDLES`, `XDG_CACHE_HOME`, `ORT_DYLIB_PATH` for ONNX Runtime, `ROS_DOMAIN_ID`,
 //! `CANDLE_NUM_THREADS`, and what systemd sets (`JOURNAL_STREAM`, `NOTIFY_SOCKET`, `WATCHDOG_USEC`). Goes out: exit status 0 (done), 1 (ran, and the answer is no) or 2 (failed, with one line that says why). A reader that closes
-//! standard output early is no failure. Ctrl-C asks the pipeline to stop; a second one stops at once.
+//! standard output early is no failure, unless something was to be done or judged besides. Ctrl-C asks the pipeline to stop; a second one stops at once.
 
 #![cfg_attr(
     not(test),
@@ -57,10 +57,15 @@ fn main() -> ExitCode {
     if let Err(error) = handled {
         eprintln!("utr: Ctrl-C cannot be handled ({error}); it will stop the program at once");
     }
+    use BundleCommand::{Install, Rollback, Verify};
+    let only_tells = !matches!(
+        cli.command,
+        Command::Prepare(_) | Command::Bundle(Install { .. } | Rollback { .. } | Verify { .. })
+    );
     match run(cli.command, &interrupt) {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::from(NO),
-        Err(error) if reader_left(&error) => ExitCode::SUCCESS,
+        Err(error) if only_tells && reader_left(&error) => ExitCode::SUCCESS,
         Err(error) if matches!(error.downcast_ref(), Some(Error::Interrupted)) => {
             eprintln!("utr: interrupted");
             ExitCode::from(INTERRUPTED)
@@ -141,10 +146,14 @@ fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write
     match command {
         BundleCommand::Inspect { dir, json } => bundle::inspect(&dir, json, out).map(|()| true),
         BundleCommand::Verify { dir, engine } => bundle::verify(&dir, engine.resolve()?, interrupt, out),
-        BundleCommand::Install { dir, store, engine } => {
-            let engines = engine.resolve()?;
-            let mut check = |copy: &Path, out: &mut dyn Write| bundle::verify(copy, engines, interrupt, out);
-            bundle_store(store).install(&dir, &mut check, out)
+        BundleCommand::Install { dir, store, check, window, engine } => {
+            let (engines, store) = (engine.resolve()?, bundle_store(store));
+            let run = (engines, window.wish());
+            if check {
+                return store.check(&dir, run, out).map(|()| true);
+            }
+            let mut accept = |copy: &Path, out: &mut dyn Write| bundle::accept(copy, engines, interrupt, out);
+            store.install(&dir, run, &mut accept, out)
         }
         BundleCommand::List { store } => bundle_store(store).list(out).map(|()| true),
         BundleCommand::Rollback { store } => bundle_store(store).rollback(out).map(|()| true),
@@ -153,11 +162,7 @@ fn run_bundle(command: BundleCommand, interrupt: &Interrupt, out: &mut dyn Write
 
 fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) -> anyhow::Result<bool> {
     let board = arguments.board.as_deref().map(Board::named).transpose()?;
-    let wish = Wish {
-        frames: arguments.frames.map(|frames| frames as usize),
-        mode: arguments.window_mode.map(Into::into),
-        kv: arguments.kv,
-    };
+    let wish = arguments.window.wish();
     let capture = CaptureOptions {
         timeout: cli::timeout(arguments.capture_timeout)?,
         interrupt: interrupt.clone(),
@@ -175,6 +180,7 @@ fn examine(arguments: DoctorArgs, interrupt: &Interrupt, out: &mut dyn Write) ->
         source: arguments.source.as_deref().map(Source::parse).transpose()?,
         bundle,
         wish,
+        engines: arguments.engine.resolve()?,
         capture,
     })?;
     if arguments.json {
@@ -191,8 +197,9 @@ fn model_folder(model: &ModelArgs, wish: Wish) -> anyhow::Result<PathBuf> {
     let folder = bundle_folder(model.bundle.clone())?;
     if model.prepare {
         // Nothing is built for a window that is known by now and will be refused.
-        load::admit(&folder, wish)?;
-        prepare::engine(&folder, model.engine.resolve()?, &mut std::io::stderr())?;
+        let engines = model.engine.resolve()?;
+        load::admit(&folder, engines, wish)?;
+        prepare::engine(&folder, engines, &mut std::io::stderr())?;
     }
     Ok(folder)
 }

@@ -14,7 +14,7 @@ use utr_models::manifest::WindowMode;
 use utr_models::prompt::Kind;
 
 use crate::answer::{Answer, Answerer, Question};
-use crate::budget::{self, Available};
+use crate::budget::Available;
 use crate::capture::{self, CaptureOptions, Frame};
 use crate::decode::KvPrecision;
 use crate::encode::{VisionEncoder, encode_frames};
@@ -22,6 +22,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load::{Language, Model};
 use crate::prefill::{self, Prefill, Reading};
+use crate::refuse;
 use crate::sample::{Sampling, each_due, sample_with};
 use crate::source::Source;
 use crate::window::{EncodedFrame, Window};
@@ -120,7 +121,7 @@ impl Seeing {
         let sizes = (window.limit(), encoder.tokens_per_frame());
         let rows = prefill::spans(settings.mode, sizes.0) * sizes.1;
         let bytes = language.decoder.shape().bytes(settings.kv, rows) as u64;
-        budget::check_window(&language.name, bytes, Available::here())?;
+        refuse::check_window(&language.name, bytes, Available::here())?;
         let decoder = Arc::clone(&language.decoder);
         let prefill = Prefill::new(decoder, settings.mode, settings.kv, sizes, &before, &interrupt)?;
         Ok(Self { encoder, window, prefill, interrupt, capture_ms: 0.0, encode_ms: 0.0, dropped: 0 })

@@ -1,7 +1,7 @@
 //! `utr prepare`: builds what is specific to this machine, warms the bundle up, and says how long each step took.
 //!
 //! Comes in: a bundle (or a Hugging Face folder) and what encodes its frames. Goes out: an engine in the cache where the encoder needs one, one line
-//! a step with its time, and whether the golden answers are what they were. Only this command and `--prepare` build engines; tract, candle and
+//! a step with its time, and whether the golden answers are what they were (where memory has room for their window). Only this command and `--prepare` build engines; tract, candle and
 //! ONNX Runtime's own kernels need none.
 
 use std::io::Write;
@@ -16,12 +16,12 @@ use utr_models::generate::Sampling as TokenSampling;
 
 use crate::answer::Question;
 use crate::budget::Wish;
-use crate::bundle::ask_golden;
+use crate::bundle::{ask_golden, golden_too_large};
 use crate::capture::CaptureOptions;
 use crate::cli::EngineArgs;
-use crate::encode::{self, EncoderKind, Prepared};
+use crate::encode::{self, EncoderKind, Engines, Prepared};
 use crate::interrupt::Interrupt;
-use crate::load::{self, Engines, Model};
+use crate::load::{self, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -54,17 +54,19 @@ pub fn run(
     out: &mut dyn Write,
 ) -> anyhow::Result<bool> {
     let engines = engines.into();
-    load::admit(folder, if Bundle::is_bundle(folder) { Wish::golden() } else { Wish::exact() })?;
+    let unasked = if Bundle::is_bundle(folder) { golden_too_large(folder, engines)? } else { None };
     engine(folder, engines, out)?;
     let began = Instant::now();
     let bundle = if Bundle::is_bundle(folder) { Some(Bundle::open(folder)?) } else { None };
+    let wish = if unasked.is_some() { Wish::least() } else { Wish::golden() };
     let model = match &bundle {
-        Some(bundle) => Model::open_bundle(bundle, engines)?,
+        Some(bundle) => Model::open_bundle(bundle, engines, wish)?,
         None => Model::open(folder, engines)?,
     };
     let (name, with) = (model.language.name.clone(), model.encoder.name());
     writeln!(out, "loaded    {name} with {with}, files checked: {} ms", began.elapsed().as_millis())?;
-    let mut pipeline = Pipeline::new(model, &Settings::exact(window::CAPACITY), interrupt.clone())?;
+    let frames = if unasked.is_some() { 1 } else { window::CAPACITY };
+    let mut pipeline = Pipeline::new(model, &Settings::exact(frames), interrupt.clone())?;
     let options = CaptureOptions { interrupt: interrupt.clone(), ..CaptureOptions::default() };
     let one = TokenSampling { max_tokens: 1, ..TokenSampling::default() };
     for time in ["first", "again"] {
@@ -78,7 +80,14 @@ pub fn run(
         )?;
     }
     let began = Instant::now();
-    let same = bundle.map_or(Ok(true), |bundle| ask_golden(&mut pipeline, &bundle, interrupt, out))?;
+    let same = match (&unasked, &bundle) {
+        (Some(reason), _) => {
+            writeln!(out, "golden    not asked: {reason}")?;
+            true
+        }
+        (None, Some(bundle)) => ask_golden(&mut pipeline, bundle, interrupt, out)?,
+        (None, None) => true,
+    };
     writeln!(out, "{}     after {} ms", if same { "ready" } else { "no:  " }, began.elapsed().as_millis())?;
     Ok(same)
 }
@@ -96,7 +105,7 @@ pub fn engine(folder: &Path, engines: Engines, out: &mut dyn Write) -> anyhow::R
         return Ok(());
     }
     // No engine is built for what runs here in no window.
-    load::admit(folder, Wish::least())?;
+    load::admit(folder, engines, Wish::least())?;
     let bundle = Bundle::open(folder)?;
     let encoder = engines.encoder.unwrap_or(EncoderKind::Tract);
     let (onnx, preprocessor) = (bundle.path(VISION)?, &bundle.manifest().network.preprocess);

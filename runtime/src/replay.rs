@@ -15,10 +15,10 @@ use utr_models::manifest::WindowMode;
 
 use crate::answer::{Answer, Answerer};
 use crate::capture::Frame;
-use crate::encode::EncoderKind;
+use crate::encode::{EncoderKind, Engines};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::{Engines, Language, Model};
+use crate::load::{Language, Model};
 use crate::pipeline::{Seeing, Settings, View};
 use crate::record::{AnswerNote, Mark, Recording, SessionNote};
 use crate::report::FrameUsed;

@@ -22,15 +22,20 @@ while [ $# -gt 1 ]; do case $1 in -*) ;; *) cp -r "$1" "${to#*:}" ;; esac; shift
     ("apt-get", ""),
     ("systemctl", ""),
     ("chroot", "exit 1"),
-    ("dpkg-deb", "exec tar -c -T /dev/null"),
+    (
+        "dpkg-deb",
+        r#"cd "$(dirname "$0")/.." && mkdir -p usr/bin && cp bin/utr usr/bin/ && exec tar -c ./usr/bin/utr"#,
+    ),
     ("systemd-sysusers", ""),
     ("id", "echo 0"),
     (
         "utr",
-        r#"[ "$1 $2" != "$FAILING" ] || exit 1
-case "$1 $2" in
-    "bundle install") ln -sfn new "$UTR_BUNDLES/current"; ln -sfn old "$UTR_BUNDLES/previous" ;;
-    "bundle rollback") ln -sfn old "$UTR_BUNDLES/current" ;;
+        r#"[ "$1 $2 $3" != "$FAILING" ] || exit 1
+[ "$3" = --check ] || [ "$1 $2" != "$FAILING" ] || exit 1
+case "$1 $2 $3" in
+    "bundle install --check") [ -f "$4/manifest.json" ] && [ ! -e "$4/weights" ] ;;
+    "bundle install "*) ln -sfn new "$UTR_BUNDLES/current"; ln -sfn old "$UTR_BUNDLES/previous" ;;
+    "bundle rollback "*) ln -sfn old "$UTR_BUNDLES/current" ;;
 esac"#,
     ),
 ];
@@ -63,6 +68,7 @@ impl Scene {
         let scene = Self { root, port };
         symlink("old", scene.path("store/current")).unwrap();
         std::fs::write(scene.path("bundle/manifest.json"), "{}").unwrap();
+        std::fs::write(scene.path("bundle/weights"), "w").unwrap();
         std::fs::write(scene.path("utr_1_arm64.deb"), "").unwrap();
         scene.defaults("");
         scene
@@ -93,6 +99,7 @@ impl Scene {
         command.args(arguments).current_dir(self.root.path()).env("PATH", path).env("FAILING", failing);
         command.env("LOG", self.path("log")).env("UTR_BUNDLES", self.path("store"));
         command.env("UTR_DEFAULTS", self.path("defaults")).env("UTR", self.path("bin/utr"));
+        command.env("UTR_SERVED", self.path("served.deb"));
         command.env("CARGO_TARGET_DIR", self.path("nowhere"));
         command.stdin(std::process::Stdio::null()).output().unwrap()
     }
@@ -126,7 +133,9 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-const APT: &str = "apt-get install --yes --allow-downgrades -o Dpkg::Options::=--force-confold";
+const APT: &str = "apt-get install --yes --reinstall --allow-downgrades -o Dpkg::Options::=--force-confold";
+/// With the program of the package where one comes along, before anything is installed.
+const CHECK: [&str; 2] = ["utr --version", "utr bundle install --check"];
 
 #[test]
 fn a_board_gets_the_package_and_the_bundle_and_is_ready_before_the_script_says_so() {
@@ -146,11 +155,13 @@ fn a_board_gets_the_package_and_the_bundle_and_is_ready_before_the_script_says_s
     assert_eq!(
         scene.commands(),
         [
+            CHECK[0],
+            CHECK[1],
             APT,
             "utr prepare --bundle",
             "utr bundle install",
-            "utr doctor",
             "utr prepare --encoder ort",
+            "utr doctor --encoder ort",
             "systemctl enable utr",
             "systemctl restart utr",
             "systemctl --no-pager --full --lines=0 status utr",
@@ -158,6 +169,8 @@ fn a_board_gets_the_package_and_the_bundle_and_is_ready_before_the_script_says_s
         ]
     );
     assert_eq!(scene.current(), Some("new".into()));
+    // To go back to.
+    assert!(scene.path("served.deb").exists());
     // What was sent is gone from the board.
     let log = std::fs::read_to_string(scene.path("log")).unwrap();
     let sent = log.lines().find_map(|line| line.strip_prefix("ssh me@board mkdir -m 700 ")).unwrap();
@@ -183,7 +196,60 @@ fn whatever_fails_the_old_bundle_is_current_again_and_serves() {
         assert!(text(&output).contains("going back"), "{}", text(&output));
         let undone = commands.contains(&"utr bundle rollback".to_string());
         assert_eq!(undone, failing != "bundle install", "{commands:?}");
+        // The bundle that failed is not gone back to.
+        assert!(!scene.path("store/previous").is_symlink());
     }
+}
+
+#[test]
+fn a_bundle_that_does_not_fit_is_refused_before_it_is_sent() {
+    for arguments in [
+        &["--no-deb", "--bundle", "bundle", "board"][..],
+        &["--deb", "utr_1_arm64.deb", "--bundle", "bundle", "board"],
+    ] {
+        let scene = Scene::new("200");
+        let output = scene.deploy(arguments, "bundle install --check");
+        assert_eq!(output.status.code(), Some(2), "{}", text(&output));
+        assert!(text(&output).contains("refuses the bundle"), "{}", text(&output));
+        assert_eq!(scene.commands(), CHECK);
+        assert_eq!(scene.current(), Some("old".into()));
+        let log = std::fs::read_to_string(scene.path("log")).unwrap();
+        let sent = log.lines().find_map(|line| line.strip_prefix("ssh board mkdir -m 700 ")).unwrap();
+        assert!(!Path::new(sent).exists(), "{sent}");
+    }
+}
+
+#[test]
+fn a_package_that_does_not_serve_gives_way_to_the_one_that_did() {
+    let scene = Scene::new("200");
+    let output = scene.deploy(&["--deb", "utr_1_arm64.deb", "board"], "doctor ");
+    assert_eq!(output.status.code(), Some(1));
+    assert!(text(&output).contains("which one served before is not known"), "{}", text(&output));
+    std::fs::write(scene.path("served.deb"), "").unwrap();
+    let output = scene.deploy(&["--deb", "utr_1_arm64.deb", "board"], "doctor ");
+    assert_eq!(output.status.code(), Some(1));
+    let commands = scene.commands();
+    let back = format!("{APT} {}", scene.path("served.deb").display());
+    assert_eq!(commands[commands.len() - 2..], [back, "systemctl restart utr".into()], "{commands:?}");
+}
+
+#[test]
+fn a_connection_that_breaks_leaves_what_was_there() {
+    let scene = Scene::new("503");
+    // Whoever reads what the board says goes away after its first words.
+    let ssh = r#"#!/bin/sh
+while [ "${1#-}" != "$1" ]; do shift; done; shift
+case $1 in *on-board*) sh -c "$*" 2>&1 | head -n 1; exit 255 ;; *) exec sh -c "$*" ;; esac
+"#;
+    std::fs::write(scene.path("bin/ssh"), ssh).unwrap();
+    let defaults = std::fs::read_to_string(scene.path("defaults")).unwrap();
+    let arguments =
+        ["--no-deb", "--bundle", "bundle", "--stop", "--source", "csi://9", "--timeout", "1", "board"];
+    let output = scene.deploy(&arguments, "");
+    assert!(!output.status.success(), "{}", text(&output));
+    assert_eq!(scene.current(), Some("old".into()));
+    assert_eq!(std::fs::read_to_string(scene.path("defaults")).unwrap(), defaults);
+    assert_eq!(scene.commands().last().unwrap(), "systemctl restart utr");
 }
 
 #[test]
@@ -211,7 +277,7 @@ fn a_bundle_can_come_as_a_tar_and_must_be_the_one_that_is_used() {
     scene.defaults("UTR_BUNDLE=/opt/other\n");
     let output = scene.deploy(&["--no-deb", "--bundle", "bundle", "board"], "");
     assert!(!output.status.success() && text(&output).contains("/opt/other"), "{}", text(&output));
-    assert!(scene.commands().is_empty(), "{:?}", scene.commands());
+    assert_eq!(scene.commands(), CHECK);
 }
 
 #[test]
@@ -222,7 +288,7 @@ fn a_camera_is_named_and_the_services_own_encoder_is_prepared() {
     let mode = |bits| std::fs::Permissions::from_mode(bits);
     std::fs::set_permissions(scene.path("defaults"), mode(0o640)).unwrap();
     // What sed or a shell could take for something else.
-    let camera = "rtsp://cam/realmonitor?channel=1&subtype=0|x";
+    let camera = "rtsp://me:secret@cam/realmonitor?channel=1&subtype=0|x";
     let output = scene.deploy(&["--no-deb", "--source", camera, "--no-wait", "board"], "");
     assert!(output.status.success(), "{}", text(&output));
     let read = |name: &str| std::fs::read_to_string(scene.path(name)).unwrap();
@@ -235,6 +301,12 @@ fn a_camera_is_named_and_the_services_own_encoder_is_prepared() {
     assert_eq!(about.permissions().mode() & 0o777, 0o640);
     let commands = scene.commands();
     assert!(commands.contains(&"utr prepare --encoder ort --provider tensorrt".into()), "{commands:?}");
+    // It is judged by the window that will serve.
+    assert!(
+        commands.contains(&"utr doctor --encoder ort --provider tensorrt --kv q8".into()),
+        "{commands:?}"
+    );
+    assert!(!text(&output).contains("secret"), "{}", text(&output));
 
     // A camera that gives no frame is taken back.
     let output = scene.deploy(&["--no-deb", "--source", "csi://9", "--timeout", "1", "board"], "");
@@ -254,7 +326,7 @@ fn a_rehearsal_and_a_mistake_touch_nothing() {
     let scene = Scene::new("200");
     let output = scene.deploy(&["--dry-run", "--deb", "utr_1_arm64.deb", "board"], "");
     assert!(output.status.success(), "{}", text(&output));
-    for part in ["+ ssh board mkdir", "+ scp -qr", "on-board"] {
+    for part in ["+ ssh board mkdir", "+ scp -q", "on-board"] {
         assert!(text(&output).contains(part), "{part}: {}", text(&output));
     }
     for (arguments, word) in [

@@ -4,8 +4,11 @@ In:  a checkout of lmms-eval (github.com/EvolvingLMMs-Lab/lmms-eval, commit 352b
 Out: for each rule its cases with what the original function gave; prompts of made-up questions; sets as CPython lists them; a table written by
      pyarrow in two pieces, as published data sets are.
 Run: python tests/golden/eval_rules.py CHECKOUT   (the original runs unmodified; what it needs only for videos and the network is not loaded)
+     For other cases than those kept here: python tests/golden/eval_rules.py CHECKOUT --seed 7 --output /tmp/rules.json
+     then UTR_EVAL_RULES=/tmp/rules.json cargo test --release --workspace --lib eval::
 """
 
+import argparse
 import importlib.util
 import json
 import os
@@ -241,9 +244,14 @@ def rows(rng):
 
 
 def main():
+    parser = argparse.ArgumentParser()
+    parser.add_argument("checkout", type=Path)
+    parser.add_argument("--seed", type=int, default=352)
+    parser.add_argument("--output", type=Path, help="write the cases there, and no table")
+    args = parser.parse_args()
     os.environ.setdefault("HF_HOME", "/nowhere")
-    mv, tc, mme, anet = originals(Path(sys.argv[1]))
-    rng = random.Random(352)
+    mv, tc, mme, anet = originals(args.checkout)
+    rng = random.Random(args.seed)
     golden = mvbench(mv, rng)
     golden["videomme"] = videomme(mme, rng)
     golden["subtitles"], golden["videomme_prompts"] = subtitles(mme, rng)
@@ -252,8 +260,10 @@ def main():
     golden.update(judges(tc, anet, rng))
     for name, cases in golden.items():
         print(name, len(cases))
-    (HERE / "eval_rules.json").write_text(json.dumps(golden, ensure_ascii=False, separators=(",", ":")) + "\n")
-    rows(rng)
+    output = args.output or HERE / "eval_rules.json"
+    output.write_text(json.dumps(golden, ensure_ascii=False, separators=(",", ":")) + "\n")
+    if not args.output:
+        rows(rng)
 
 
 if __name__ == "__main__":

@@ -1,7 +1,8 @@
 //! One update of a network of any shape with random weights: how long it takes and what it holds.
 //!
 //! Comes in: sizes, what moves, precision, checkpointing. Goes out: one JSON line with the loss before and after the update, seconds of gradient and optimizer, the process's
-//! largest resident memory, and what `train::memory` foretells. The frames and the text are made up; nothing is read and nothing is saved.
+//! largest resident memory, and what `train::memory` foretells; an error where a loss or the gradient is no number, or not that of the CPU where this is asked for.
+//! The frames and the text are made up; nothing is read and nothing is saved.
 //!
 //! `cargo run --release --workspace --example step -- --checkpointing` is a step that any machine can take; the true shape is
 //! `--vision 1152,4304,26,16 --image-size 384 --patch 14 --decoder 3584,18944,28,28,4 --vocab 152064 --frames 32 --precision bf16 --checkpointing --device cuda`
@@ -75,6 +76,14 @@ struct Args {
     /// Gradients to take the time of, the fastest of which counts
     #[arg(long, default_value_t = 1)]
     repeat: usize,
+    /// Takes the same step on the CPU first, and fails where loss or gradient differ; what is said of memory is then of both
+    #[arg(long)]
+    against_cpu: bool,
+}
+
+/// How far loss and norm of the gradient on a device may lie from those on the CPU, as a share.
+fn tolerance(dtype: DType) -> f64 {
+    if dtype == DType::F32 { 1e-3 } else { 5e-2 }
 }
 
 fn config(args: &Args) -> Result<Config> {
@@ -163,23 +172,40 @@ fn main() -> Result<()> {
         unsafe { std::env::set_var(variable, "1") };
     }
     let args = Args::parse();
-    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
-    pool.install(|| step(&args))
-}
-
-fn step(args: &Args) -> Result<()> {
-    let (config, stage) = (config(args)?, stage(args)?);
     let dtype = match args.precision.as_str() {
         "f32" => DType::F32,
         "bf16" => DType::BF16,
         other => anyhow::bail!("--precision is f32 or bf16, not {other}"),
     };
     let (device, _) = args.device.open(0)?;
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(args.threads).build()?;
+    pool.install(|| -> Result<()> {
+        let cpu = args.against_cpu.then(|| step(&args, dtype, &Device::Cpu)).transpose()?;
+        let (mut line, there) = step(&args, dtype, &device)?;
+        let Some((_, here)) = cpu else {
+            println!("{line}");
+            return Ok(());
+        };
+        line["on_cpu"] = serde_json::json!({"loss_before": here[0], "gradient_norm": here[1]});
+        println!("{line}");
+        let close = |(here, there): (&f64, &f64)| (here - there).abs() <= tolerance(dtype) * here.abs();
+        ensure!(
+            here.iter().zip(&there).all(close),
+            "loss and norm of the gradient are {there:?}, on the CPU {here:?}: more than {} of them apart",
+            tolerance(dtype)
+        );
+        Ok(())
+    })
+}
+
+/// What is said of a step, and its loss and the norm of its gradient.
+fn step(args: &Args, dtype: DType, device: &Device) -> Result<(serde_json::Value, [f64; 2])> {
+    let (config, stage) = (config(args)?, stage(args)?);
     let mut masters = draw(&config, 1)?;
-    let (mut computed, mut vars) = variables(&masters, &stage, dtype, &device)?;
+    let (mut computed, mut vars) = variables(&masters, &stage, dtype, device)?;
     let wide = stage.lora.as_ref().map(|lora| Adapters::new(lora, &masters, 1)).transpose()?;
     masters.extend(wide.iter().flat_map(Adapters::variables).map(|(name, var)| (name, var.into_inner())));
-    let mut adapters = wide.map(|adapters| adapters.cast(dtype, &device)).transpose()?;
+    let mut adapters = wide.map(|adapters| adapters.cast(dtype, device)).transpose()?;
     vars.extend(adapters.iter().flat_map(Adapters::variables));
     let adapted = adapters.iter().flat_map(Adapters::variables).map(|(_, var)| var.elem_count()).sum();
     let mut optimizer = AdamW::new(vars, 0, 1).with_masters(&masters)?;
@@ -206,11 +232,15 @@ fn step(args: &Args) -> Result<()> {
     let grads: Vec<Vec<f32>> =
         gradient.grads.into_iter().map(|g| g.iter().map(|g| g / gradient.weight as f32).collect()).collect();
     let norm = squares(&grads).iter().sum::<f64>().sqrt();
+    let loss = gradient.loss / gradient.weight;
+    ensure!(loss.is_finite() && norm.is_finite(), "the loss is {loss}, the gradient's norm {norm}");
     let begun = Instant::now();
     optimizer.step(&grads, norm, &stage.schedule, 1.0, &[])?;
     let update = begun.elapsed().as_secs_f64();
     let rebuilt = network(&config, &computed, adapters.as_ref())?;
-    let after = rebuilt.nll(&examples)?.into_iter().filter(|nll| nll.is_finite()).sum::<f64>();
+    // The branch's: the trunk has no targets.
+    let after = rebuilt.nll(&examples)?.last().copied().context("no loss")?;
+    ensure!(after.is_finite(), "the loss is {after} after the update");
     let setting = Setting {
         tower: stage.kind == Kind::Tune && stage.lora.is_none(),
         decoder: stage.kind == Kind::Tune && stage.lora.is_none(),
@@ -222,19 +252,16 @@ fn step(args: &Args) -> Result<()> {
     };
     let told = memory(&config, &setting, &work);
     let mb = |bytes: usize| bytes >> 20;
-    println!(
-        "{}",
-        serde_json::json!({
-            "parameters": utr_training::train::memory::count(&config, |_| true),
-            "tower_rows": work.patches, "decoder_rows": work.rows, "targets": work.targets,
-            "loss_before": gradient.loss / gradient.weight, "loss_after": after, "gradient_norm": norm,
-            "gradient_s": seconds, "optimizer_s": update,
-            "resident_before_mb": mb(before), "resident_gradient_mb": mb(peak), "resident_mb": mb(resident()?),
-            "foretold_mb": {
-                "parameters": mb(told.parameters), "gradients": mb(told.gradients), "moments": mb(told.moments),
-                "masters": mb(told.masters), "tower": mb(told.tower), "decoder": mb(told.decoder), "step": mb(told.step),
-            },
-        })
-    );
-    Ok(())
+    let line = serde_json::json!({
+        "parameters": utr_training::train::memory::count(&config, |_| true),
+        "tower_rows": work.patches, "decoder_rows": work.rows, "targets": work.targets,
+        "loss_before": loss, "loss_after": after, "gradient_norm": norm,
+        "gradient_s": seconds, "optimizer_s": update,
+        "resident_before_mb": mb(before), "resident_gradient_mb": mb(peak), "resident_mb": mb(resident()?),
+        "foretold_mb": {
+            "parameters": mb(told.parameters), "gradients": mb(told.gradients), "moments": mb(told.moments),
+            "masters": mb(told.masters), "tower": mb(told.tower), "decoder": mb(told.decoder), "step": mb(told.step),
+        },
+    });
+    Ok((line, [loss, norm]))
 }

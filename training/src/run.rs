@@ -3,6 +3,7 @@
 //! Comes in: a recipe and a run folder. Goes out: checkpoints, the loss curve, `bundle/NAME` with its scores in the manifest, `eval/` and `tpl.json`.
 //! Each step is skipped where its result is already there; a stopped run goes on where it was.
 
+use crate::eval::table::percent;
 use crate::eval::world::{self, Results};
 use crate::eval::{EvalArgs, SuiteKind};
 use crate::export::{Making, bundle_folder, export};
@@ -11,7 +12,7 @@ use crate::train::checkpoint;
 use crate::train::data::feed::Reading;
 use crate::train::data::{Corpora, settle};
 use crate::train::driver::{Driver, Options};
-use crate::train::folder::amendments;
+use crate::train::folder::{amendments, recipe_file};
 use crate::train::plan::plan;
 use crate::train::ranks::join::join;
 use crate::train::ranks::place::Place;
@@ -66,7 +67,8 @@ pub struct TrainArgs {
     /// Updates between progress lines where standard error is not a terminal
     #[arg(long, default_value_t = 20)]
     pub log_every: usize,
-    /// Seconds that ranks wait for each other, at the start and in every update
+    /// Seconds that a rank may keep the others waiting: at the start, in an update, and while rank 0 validates or writes a checkpoint. Raise it for large models,
+    /// slow disks and large validation suites
     #[arg(long, default_value_t = 600)]
     pub rank_timeout: u64,
     /// Suite whose items are watched during training, such as training/worlds/val.toml
@@ -103,7 +105,8 @@ pub struct RunArgs {
     /// Updates between progress lines where standard error is not a terminal
     #[arg(long, default_value_t = 20)]
     pub log_every: usize,
-    /// Seconds that ranks wait for each other, at the start and in every update
+    /// Seconds that a rank may keep the others waiting: at the start, in an update, and while rank 0 validates or writes a checkpoint. Raise it for large models,
+    /// slow disks and large validation suites
     #[arg(long, default_value_t = 600)]
     pub rank_timeout: u64,
     /// Suite watched during training
@@ -210,7 +213,8 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         return Ok(());
     }
     let state = checkpoint::state(&model)?;
-    let text = std::fs::read_to_string(&args.recipe).context("reading the recipe again")?;
+    // As the run used it, whatever has become of the file that it was begun with.
+    let text = std::fs::read_to_string(recipe_file(&run)).context("reading the run's recipe")?;
     let amended = amendments(&run)?.lines().map(|line| format!("# {line}\n")).collect::<String>();
     let on_disk = recipe.stages.iter().any(|stage| stage.data.is_some());
     let kind = if on_disk { "samples" } else { "utr-world clips" };
@@ -262,7 +266,6 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
 }
 
 fn scores(results: &Results, tpl: &[Compared]) -> BTreeMap<String, f64> {
-    let percent = |x: f64| (x * 1000.0).round() / 10.0;
     let mut scores = BTreeMap::from([
         ("world/all/items".to_string(), percent(results.all.0.share)),
         ("world/all/pairs".to_string(), percent(results.all.1.share)),

@@ -164,8 +164,9 @@ pub fn run(args: &TplArgs) -> Result<()> {
         "--select ranks all samples, --shard sees a part of them; score the parts, join their files, and select from the whole data"
     );
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
-    let scorer = Scorer::load(&args.model, &opened(args.device, None)?)?;
-    let parts = Parts::open(&args.output, &settings(args)?)?;
+    let device = opened(args.device, None)?;
+    let scorer = Scorer::load(&args.model, &device)?;
+    let parts = Parts::open(&args.output, &settings(args, &device)?)?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
     for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {
         bar.set_position((part * PART) as u64);
@@ -222,11 +223,13 @@ pub fn run(args: &TplArgs) -> Result<()> {
 const PART: usize = 64;
 
 /// All that decides the scores, in words.
-fn settings(args: &TplArgs) -> Result<String> {
+fn settings(args: &TplArgs, device: &Device) -> Result<String> {
     let TplArgs { model, data, media_root, frames, draws, seed, single, shard, .. } = args;
     let bytes = std::fs::read(data).with_context(|| format!("reading {}", data.display()))?;
+    // A GPU rounds otherwise. Parts that say nothing are the CPU's, as those from before this was written down.
+    let place = if device.is_cpu() { "" } else { ", on cuda" };
     Ok(format!(
-        "model {} ({}), data {} ({}), media {}, {frames} frames, {draws} draws, seed {seed}, {single:?}, shard {shard}",
+        "model {} ({}), data {} ({}), media {}, {frames} frames, {draws} draws, seed {seed}, {single:?}, shard {shard}{place}",
         model.display(),
         fingerprint(model)?,
         data.display(),

@@ -10,6 +10,7 @@ use std::process::{Command, Output, Stdio};
 use utr_training::experts::command::Skipped;
 use utr_training::files::read_jsonl;
 use utr_training::queries::tracks::read_tracks;
+use utr_training::train::recipe::Recipe;
 
 const UTR_TRAIN: &str = env!("CARGO_BIN_EXE_utr-train");
 /// Test pictures of GStreamer as H.264.
@@ -250,5 +251,28 @@ fn the_slurm_example_gives_what_one_machine_gives() {
     {
         let read = |folder: &Path| std::fs::read(folder.join(file)).unwrap();
         assert!(read(&whole) == read(&shared.join("set")), "{file} differs");
+    }
+}
+
+/// The example for training: each command in its head starts no more ranks than a stage of its recipe has micro-batches an update.
+#[test]
+fn the_slurm_example_starts_as_many_ranks_as_its_recipes_can_share() {
+    let folder = Path::new(env!("CARGO_MANIFEST_DIR"));
+    let script = std::fs::read_to_string(folder.join("cluster/train.sbatch")).unwrap().replace("\\\n#", "");
+    let words = |mark: &str, option: &str| -> Option<String> {
+        let lines = script.lines().filter(|line| line.contains(mark));
+        lines.flat_map(str::split_whitespace).find_map(|word| word.strip_prefix(option).map(String::from))
+    };
+    for recipe in ["recipes/nano.toml", "recipes/video-utr-7b.toml"] {
+        let command = format!("RECIPE=training/{recipe}");
+        assert!(words(&command, "OUT=").is_some(), "no command with {recipe}");
+        // What a command does not say is said at the head.
+        let number = |option: &str| -> usize {
+            words(&command, option).or_else(|| words("#SBATCH", option)).unwrap().parse().unwrap()
+        };
+        let ranks = number("--nodes=") * number("--ntasks-per-node=");
+        let stages = Recipe::load(&folder.join(recipe)).unwrap().stages;
+        let most = stages.iter().map(|stage| stage.accumulate).min().unwrap();
+        assert!((2..=most).contains(&ranks), "{ranks} ranks for {recipe}, which has work for {most}");
     }
 }

@@ -52,6 +52,10 @@ fn the_first_stage_moves_the_projector_and_nothing_else() {
         let moved = values(tensor) != values(&after[name]);
         assert_eq!(moved, name.contains("multi_modal_projector"), "{name}");
     }
+    // A script that is repeated finds it done.
+    let again = train("align", &recipe, &run, "2").output().unwrap();
+    assert!(String::from_utf8_lossy(&again.stderr).contains("already done"), "{again:?}");
+    assert_eq!(done(again), model);
     let tuned = done(train("tune", &recipe, &run, "2").output().unwrap());
     let tuned = load(Path::new(tuned.trim()));
     let same: Vec<_> =

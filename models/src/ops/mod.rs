@@ -6,7 +6,6 @@
 //! network per thread installs a pool of one. No weights and no shapes of a particular network here.
 
 mod activation;
-mod adamw;
 mod attention;
 mod cross_entropy;
 pub mod gemm;
@@ -24,7 +23,6 @@ mod tests;
 pub(crate) use kernels::emulate;
 
 pub use activation::{gelu_tanh, swiglu};
-pub use adamw::AdamWStep;
 pub use attention::{attend_packed, softmax};
 pub use cross_entropy::{Label, cross_entropy};
 pub use linear::{linear, mix_rows};

@@ -15,6 +15,7 @@ use super::rows::{Row, median, spread};
 use super::subject::{ANSWER, Eye, PICTURE, Subject, picture};
 use super::{BenchArgs, Case, spelled};
 use crate::answer::Question;
+use crate::board::Root;
 use crate::budget;
 use crate::capture::CaptureOptions;
 use crate::capture::live::LiveOptions;
@@ -74,7 +75,7 @@ struct Timed {
 }
 
 fn look() -> Sampler {
-    Sampler::start(Meter::open(Path::new("/")))
+    Sampler::start(Meter::open(&Root::here()))
 }
 
 impl Task<'_> {
@@ -291,9 +292,9 @@ mod tests {
     use clap::Parser;
 
     use super::*;
-    use crate::bench::Entry;
-    use crate::bench::random::{self, Bits};
+    use crate::bench::{Entry, random};
     use crate::cli::{Cli, Command};
+    use crate::shape::Bits;
 
     #[test]
     fn every_case_of_a_small_shape_gives_a_row() {

@@ -7,9 +7,9 @@
 
 mod cases;
 mod ceiling;
+mod header;
 mod judge;
-mod machine;
-pub mod random;
+mod random;
 mod rows;
 mod run;
 mod subject;
@@ -18,9 +18,10 @@ mod suite;
 use std::path::PathBuf;
 
 use crate::cli::EngineArgs;
+use crate::shape::Model;
 
 pub use ceiling::Ceiling;
-pub use machine::Machine;
+pub use header::Header;
 pub use rows::{Report, Row};
 pub use run::run;
 pub use suite::Entry;
@@ -82,6 +83,15 @@ pub enum Case {
 
 impl Case {
     const ALL: [Self; 6] = [Self::Enc, Self::Frame, Self::Ttft32, Self::Tg128, Self::RssPeak, Self::Drop];
+
+    /// Whether a shape has what it needs: `enc` a tower, `drop%` a tokenizer, which only a bundle has.
+    fn can_measure(self, shape: Model) -> bool {
+        match self {
+            Self::Enc => shape.tower.is_some(),
+            Self::Drop => false,
+            _ => true,
+        }
+    }
 
     /// Whether the window's mode makes a difference.
     fn by_mode(self) -> bool {

@@ -9,8 +9,8 @@ use std::io::Write;
 use serde::{Deserialize, Serialize};
 
 use super::Format;
+use super::header::Header;
 use super::judge::{Status, Verdict};
-use super::machine::Machine;
 use crate::power::Celsius;
 
 /// A measured number and the best that could be.
@@ -68,7 +68,7 @@ pub struct Skipped {
 #[derive(Debug, Serialize)]
 pub struct Report {
     /// Where.
-    pub machine: Machine,
+    pub machine: Header,
     /// What was measured.
     pub rows: Vec<Row>,
     /// What does not fit.
@@ -82,7 +82,7 @@ pub struct Report {
 struct Line<'a> {
     #[serde(flatten)]
     row: &'a Row,
-    machine: &'a Machine,
+    machine: &'a Header,
 }
 
 /// The middle value; the mean of the two middle ones of an even number.
@@ -111,7 +111,7 @@ impl Row {
     }
 
     /// The row as a line of JSON of its own.
-    pub fn line(&self, machine: &Machine) -> serde_json::Result<String> {
+    pub fn line(&self, machine: &Header) -> serde_json::Result<String> {
         serde_json::to_string(&Line { row: self, machine })
     }
 }
@@ -269,7 +269,7 @@ mod tests {
 
     fn report(rows: Vec<Row>) -> Report {
         let board = crate::board::Board::named("generic").unwrap();
-        let machine = Machine::of(&board, &crate::board::Machine::default());
+        let machine = Header::of(&board, &crate::board::Machine::default());
         let reason = "big needs 9 MiB and 8 are left".into();
         let skipped = Skipped { model: "big".into(), bits: None, case: "enc".into(), mode: None, reason };
         Report { machine, rows, skipped: vec![skipped], verdicts: Vec::new() }

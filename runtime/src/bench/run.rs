@@ -12,17 +12,19 @@ use anyhow::{Context, bail, ensure};
 use utr_models::DeviceChoice;
 use utr_models::bundle::{Bundle, VISION, hash_file};
 
+use super::header::Header;
 use super::judge::{Status, judge, unjudged};
-use super::machine::Machine;
 use super::rows::{Report, Row, Skipped};
 use super::{BenchArgs, Case, Entry, Format, cases, random, spelled, suite};
-use crate::board::{self, Board, Root};
-use crate::budget::{self, Available, Sizes, Wish};
+use crate::board::{Board, Machine, Root};
+use crate::budget::{Available, Sizes, Wish};
 use crate::cli::Mode;
 use crate::doctor;
-use crate::encode::{self, EncoderKind};
+use crate::encode::{self, EncoderKind, Engines};
+use crate::estimate::expectations;
 use crate::interrupt::Interrupt;
 use crate::load;
+use crate::refuse;
 
 /// What `utr doctor` looks at that makes a board slow.
 const SPEED: [&str; 6] = ["power mode", "clocks", "power supply", "temperature", "swap", "desktop"];
@@ -74,21 +76,21 @@ pub fn run(
         None => vec![arguments.entry.clone()],
     };
     entries.iter().try_for_each(Entry::check)?;
-    arguments.engine.resolve()?;
+    let engines = arguments.engine.resolve()?;
     let board = arguments.board.as_deref().map_or_else(Board::detect, Board::named)?;
-    let expectations = if arguments.assert { board.expectations() } else { Vec::new() };
+    let expectations = if arguments.assert { expectations(&board) } else { Vec::new() };
     ensure!(
         !arguments.assert || !expectations.is_empty(),
         "--assert: the profile of the board {} expects nothing; name a board that does with --board ({}), or leave --assert away",
         board.name,
         Board::names().join(", ")
     );
-    let mut machine = Machine::of(&board, &facts());
+    let mut header = Header::of(&board, &facts());
     if let Some(hash) = std::env::current_exe().ok().and_then(|file| hash_file(&file).ok()) {
-        machine.program = hash;
+        header.program = hash;
     }
-    let report = Report { machine, rows: Vec::new(), skipped: Vec::new(), verdicts: Vec::new() };
-    let mut bench = Bench { arguments, interrupt, out, report, failed: Vec::new() };
+    let report = Report { machine: header, rows: Vec::new(), skipped: Vec::new(), verdicts: Vec::new() };
+    let mut bench = Bench { arguments, engines, interrupt, out, report, failed: Vec::new() };
     let ended = entries.iter().try_for_each(|entry| bench.entry(entry, bundle));
     let Bench { mut report, mut failed, out, .. } = bench;
     match judge(&report.rows, &report.skipped, &expectations) {
@@ -106,8 +108,8 @@ pub fn run(
 }
 
 /// What this machine says about itself now.
-fn facts() -> board::Machine {
-    board::Machine::read(&Root::new(Path::new("/")))
+fn facts() -> Machine {
+    Machine::read(&Root::here())
 }
 
 /// Says what was judged and what may help; whether everything was met.
@@ -140,6 +142,7 @@ fn conclude(report: &Report, board: &Board, unjudged: &[String]) -> anyhow::Resu
 
 struct Bench<'a> {
     arguments: &'a BenchArgs,
+    engines: Engines,
     interrupt: &'a Interrupt,
     out: &'a mut dyn Write,
     report: Report,
@@ -149,23 +152,24 @@ struct Bench<'a> {
 impl Bench<'_> {
     /// Measures an entry.
     fn entry(&mut self, entry: &Entry, bundle: &dyn Fn() -> crate::Result<PathBuf>) -> anyhow::Result<()> {
-        let Some((folder, mut label, whole)) = self.kept("the bundle", model(entry, bundle))? else {
+        let Some((folder, mut label, whole)) = self.kept("the bundle", model(entry, bundle, self.engines))?
+        else {
             return Ok(());
         };
-        let device = self.arguments.engine.device;
+        let device = self.engines.device;
         if device != DeviceChoice::Cpu {
             // What a profile expects is of the processor.
             label.name += &format!(" on {device}");
         }
-        let sizes = |case| match entry.shape {
-            Some(shape) => Some(shape.sizes(entry.bits, entry.tokens(), case)),
+        let sizes = |case: Case| match entry.shape {
+            Some(shape) => Some(shape.sizes(entry.bits, entry.tokens(), case == Case::Enc)),
             None => whole.clone(),
         };
         let available = Available::here();
         let mut fitting = Vec::new();
         for (case, mode) in entry.measured() {
             let wish = Wish { frames: None, mode: Some(mode.unwrap_or(Mode::Rolling).into()), kv: entry.kv };
-            match sizes(case).map(|sizes| budget::admit(&sizes, wish, available)) {
+            match sizes(case).map(|sizes| refuse::admit(&sizes, self.engines, wish, available)) {
                 Some(Err(error)) => self.report.skipped.push(Skipped {
                     model: label.name.clone(),
                     bits: label.bits.clone(),
@@ -206,7 +210,7 @@ impl Bench<'_> {
         let scratch = Scratch::new()?;
         let file = scratch.0.join(VISION);
         random::vision(shape, &export, &file)?;
-        if self.arguments.engine.resolve()?.encoder == Some(EncoderKind::OrtTensorrt) {
+        if self.engines.encoder == Some(EncoderKind::OrtTensorrt) {
             eprintln!(
                 "utr bench: building TensorRT's engine of {shape}, unless it is there; this takes minutes"
             );
@@ -267,6 +271,7 @@ impl Bench<'_> {
 fn model(
     entry: &Entry,
     bundle: &dyn Fn() -> crate::Result<PathBuf>,
+    engines: Engines,
 ) -> anyhow::Result<(PathBuf, Label, Option<Sizes>)> {
     if let Some(shape) = entry.shape {
         let label = Label { name: shape.to_string(), bits: Some(spelled(entry.bits)), hash: None };
@@ -277,7 +282,7 @@ fn model(
     let mut label = Label { name: sizes.name().into(), bits: None, hash: None };
     if Bundle::is_bundle(&folder) {
         // What fits in no window is not even hashed: all its cases will be skipped.
-        if load::admit(&folder, Wish::least()).is_err() {
+        if load::admit(&folder, engines, Wish::least()).is_err() {
             return Ok((folder, label, Some(sizes)));
         }
         let bundle = Bundle::open(&folder)?;

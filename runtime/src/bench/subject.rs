@@ -25,6 +25,7 @@ use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
 use crate::load;
 use crate::prefill::{self, Prefill, Prefix, Reading};
+use crate::shape::matrices;
 use crate::window::{CAPACITY, EncodedFrame};
 
 /// Tokens of the answer.
@@ -185,7 +186,7 @@ impl Subject {
             let eye = if with_eye { Eye::of_shape(arguments)? } else { None };
             let (network, weight_bytes) =
                 random::decoder(shape.decoder, arguments.entry.bits, arguments.engine.device)?;
-            let row_flop = 2.0 * random::matrices(network.config()) as f64;
+            let row_flop = 2.0 * matrices(network.config()) as f64;
             let (fills, first) = (AtomicBool::new(false), Mutex::new(None));
             let filling = Arc::new(Filling { decoder: CandleDecoder::new(network), fills, first });
             return Ok(Self {
@@ -296,8 +297,8 @@ impl Subject {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::bench::random::{Bits, Shape};
     use crate::decode::KvPrecision;
+    use crate::shape::{Bits, Shape};
 
     #[test]
     fn a_filled_window_holds_what_a_read_one_holds() {

@@ -10,10 +10,10 @@ use clap::ValueEnum;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer};
 
-use super::random::{Bits, Model};
 use super::{Case, spelled};
 use crate::cli::Mode;
 use crate::decode::KvPrecision;
+use crate::shape::{Bits, Model};
 
 /// Visual tokens of one frame where a shape has no tower: SigLIP-base's.
 const FRAME_TOKENS: u32 = 49;
@@ -155,7 +155,7 @@ impl Entry {
 
     /// The cases that can be measured, each in its modes.
     pub fn measured(&self) -> Vec<(Case, Option<Mode>)> {
-        let cases = self.cases.iter().filter(|case| self.shape.is_none_or(|shape| shape.can(**case)));
+        let cases = self.cases.iter().filter(|case| self.shape.is_none_or(|shape| case.can_measure(shape)));
         let each = cases.flat_map(|case| match case.by_mode() {
             true => self.window_mode.iter().map(|mode| (*case, Some(*mode))).collect(),
             false => vec![(*case, None)],

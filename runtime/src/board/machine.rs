@@ -6,9 +6,8 @@
 
 use serde::Serialize;
 
-use super::Root;
 use super::jetpack::Version;
-use super::parse;
+use super::{Root, ThermalZone, parse};
 
 /// Where shared libraries of Debian's ports lie.
 const LIBRARIES: [&str; 2] = ["usr/lib/aarch64-linux-gnu", "usr/lib/x86_64-linux-gnu"];
@@ -16,8 +15,6 @@ const LIBRARIES: [&str; 2] = ["usr/lib/aarch64-linux-gnu", "usr/lib/x86_64-linux
 const ELSEWHERE: [&str; 3] = ["usr/local/lib", "usr/lib", "opt/onnxruntime/lib"];
 /// Ends of the names the GPU's clock goes by: Orin, Orin on R35, Xavier, Thor.
 const GPUS: [&str; 4] = [".gpu", ".ga10b", ".gv11b", "gpu-gpc-0"];
-/// A zone of some boards that always says the same.
-const CONSTANT_ZONE: &str = "PMIC-Die";
 
 /// What tells one board from another.
 #[derive(Clone, Debug, Default, PartialEq, Serialize)]
@@ -76,7 +73,7 @@ pub struct Clock {
 
 /// A temperature.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Zone {
+pub struct Temperature {
     /// Where.
     pub name: String,
     /// Degrees Celsius.
@@ -129,8 +126,8 @@ pub struct Machine {
     pub gpu: Option<Clock>,
     /// The memory's; only root may read it on Orin.
     pub emc: Option<Clock>,
-    /// Every zone that can be read.
-    pub temperatures: Vec<Zone>,
+    /// Of every thermal zone that can be read.
+    pub temperatures: Vec<Temperature>,
     /// How often power was too low or current too high since the start, and clocks slowed for it.
     pub over_current: Option<u64>,
     /// Memory.
@@ -184,9 +181,8 @@ impl Clock {
 
     /// Reads a clock; `per_mhz` of its files' unit are one MHz.
     fn read(root: &Root, per_mhz: u64, [governor, now, min, max]: [String; 4]) -> Option<Self> {
-        let mhz = |path: &str| Some(parse::number(&root.text(path)?)? / per_mhz);
-        let governor = root.text(&governor).and_then(|text| parse::line(&text));
-        let clock = Self { governor, now: mhz(&now), min: mhz(&min), max: mhz(&max) };
+        let mhz = |path: &str| Some(root.number(path)? / per_mhz);
+        let clock = Self { governor: root.line(&governor), now: mhz(&now), min: mhz(&min), max: mhz(&max) };
         (clock != Self::default()).then_some(clock)
     }
 }
@@ -206,7 +202,7 @@ impl Machine {
         Self {
             identity: Identity::read(root),
             os: parse::os_name(&text("etc/os-release")),
-            kernel: parse::line(&text("proc/sys/kernel/osrelease")),
+            kernel: root.line("proc/sys/kernel/osrelease"),
             container: root.exists(".dockerenv") || root.exists("run/.containerenv"),
             l4t: parse::tegra_release(&text("etc/nv_tegra_release")).or_else(core),
             jetpack: parse::package(&packages, "nvidia-jetpack"),
@@ -216,7 +212,7 @@ impl Machine {
             onnxruntime: onnxruntime(&elsewhere).or_else(|| onnxruntime(&libraries)),
             power_mode: parse::power_mode(&text("var/lib/nvpmodel/status")),
             power_modes: parse::power_modes(&text("etc/nvpmodel.conf")),
-            cores: parse::line(&text("sys/devices/system/cpu/online")),
+            cores: root.line("sys/devices/system/cpu/online"),
             cpu: Clock::read(root, 1000, ["governor", "cur_freq", "min_freq", "max_freq"].map(cpu)),
             gpu: gpu(root),
             emc: emc(root),
@@ -257,36 +253,25 @@ fn emc(root: &Root) -> Option<Clock> {
     Clock::read(root, 1_000_000, files).or_else(|| devfreq(root, "bwmgr"))
 }
 
-fn temperatures(root: &Root) -> Vec<Zone> {
-    let folder = "sys/class/thermal";
-    let zone = |zone: String| {
-        let at = |file: &str| root.text(&format!("{folder}/{zone}/{file}"));
-        // The least of its points at which clocks are slowed; fans and the emergency stop have points of
-        // their own.
-        let points = (0..16).map_while(|n| {
-            let kind = at(&format!("trip_point_{n}_type"))?;
-            let celsius = parse::celsius(&at(&format!("trip_point_{n}_temp"))?);
-            Some((kind.trim() == "passive").then_some(celsius).flatten())
-        });
-        let throttle = points.flatten().filter(|celsius| *celsius > 0.0).min_by(f64::total_cmp);
-        Some(Zone { name: parse::line(&at("type")?)?, celsius: parse::celsius(&at("temp")?)?, throttle })
+fn temperatures(root: &Root) -> Vec<Temperature> {
+    let told = |zone: ThermalZone| {
+        let (celsius, throttle) = (zone.celsius(root)?, zone.throttle(root));
+        Some(Temperature { name: zone.name, celsius, throttle })
     };
-    let zones = root.names(folder).into_iter().filter(|name| name.starts_with("thermal_zone"));
-    zones.filter_map(zone).filter(|zone| zone.name != CONSTANT_ZONE).take(64).collect()
+    ThermalZone::all(root).into_iter().filter_map(told).collect()
 }
 
 fn over_current(root: &Root) -> Option<u64> {
-    let folder = "sys/class/hwmon";
-    let counts = root.names(folder).into_iter().flat_map(|name| {
-        [1, 2, 3].map(|n| parse::number(&root.text(&format!("{folder}/{name}/oc{n}_event_cnt"))?))
-    });
+    let monitors = root.paths("sys/class/hwmon", "").into_iter();
+    let counts =
+        monitors.flat_map(|monitor| [1, 2, 3].map(|n| root.number(&format!("{monitor}/oc{n}_event_cnt"))));
     counts.flatten().reduce(u64::saturating_add)
 }
 
 fn cameras(root: &Root) -> Vec<Camera> {
     let folder = "sys/class/video4linux";
     let camera = |device: String| {
-        let name = parse::line(&root.text(&format!("{folder}/{device}/name"))?)?;
+        let name = root.line(&format!("{folder}/{device}/name"))?;
         Some(Camera { device: format!("/dev/{device}"), name })
     };
     let devices = root.names(folder).into_iter().filter(|name| name.starts_with("video"));

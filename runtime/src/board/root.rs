@@ -1,15 +1,17 @@
 //! A root folder and the files below it: this machine's, or a root file system mounted elsewhere.
 //!
 //! Comes in: a folder, and paths as the machine itself would spell them, without the leading slash. Goes out:
-//! texts, names, links. Links are followed *inside* the folder, whatever they say, and reading is bounded, so
-//! that nothing of the host leaks into what is said about another system. What is missing or unreadable is
-//! none; nothing is written.
+//! texts, numbers, names, links. Links are followed *inside* the folder, whatever they say, and reading is
+//! bounded, so that nothing of the host leaks into what is said about another system. What is missing or
+//! unreadable is none; nothing is written.
 
 use std::collections::VecDeque;
 use std::ffi::OsString;
 use std::fs::File;
 use std::io::Read;
 use std::path::{Component, Path, PathBuf};
+
+use super::parse;
 
 /// Longest text read from a file.
 const LONGEST: u64 = 1 << 20;
@@ -32,6 +34,11 @@ impl Root {
         Self { folder: folder.to_path_buf() }
     }
 
+    /// This machine's own.
+    pub fn here() -> Self {
+        Self::new(Path::new("/"))
+    }
+
     /// Whether it is this machine's own.
     pub fn is_here(&self) -> bool {
         self.folder == Path::new("/")
@@ -45,6 +52,16 @@ impl Root {
     /// As [`Root::text`], for lists of packages.
     pub fn long_text(&self, path: &str) -> Option<String> {
         self.read(path, LONGEST_LIST)
+    }
+
+    /// A file's first line, fit to print.
+    pub fn line(&self, path: &str) -> Option<String> {
+        parse::line(&self.text(path)?)
+    }
+
+    /// The number on a file's first line.
+    pub fn number(&self, path: &str) -> Option<u64> {
+        parse::number(&self.text(path)?)
     }
 
     fn read(&self, path: &str, limit: u64) -> Option<String> {
@@ -65,6 +82,12 @@ impl Root {
         let mut names: Vec<String> = names.filter_map(|entry| entry.file_name().into_string().ok()).collect();
         names.sort();
         names
+    }
+
+    /// The paths of what in a folder has a name that begins so, sorted.
+    pub fn paths(&self, folder: &str, prefix: &str) -> Vec<String> {
+        let names = self.names(folder).into_iter().filter(|name| name.starts_with(prefix));
+        names.map(|name| format!("{folder}/{name}")).collect()
     }
 
     /// The last part of what a link points to; the file need not exist.
@@ -139,8 +162,11 @@ mod tests {
             assert_eq!(root.text(path), None, "{path}");
         }
         assert_eq!(root.link("dangling").as_deref(), Some("graphical.target"));
+        assert_eq!((root.line("absolute").as_deref(), root.number("absolute")), (Some("R36"), None));
         assert_eq!(root.names("lib"), ["release"]);
+        assert_eq!(root.paths("lib", "rel"), ["lib/release"]);
+        assert!(root.paths("lib", "x").is_empty());
         assert!(root.exists("absolute") && !root.exists("outside") && !root.is_here());
-        assert!(Root::new(Path::new("/")).exists("proc"));
+        assert!(Root::here().is_here() && Root::here().exists("proc"));
     }
 }

@@ -1,10 +1,9 @@
-//! What a model needs in memory, by how its window is followed, and what would need less.
+//! What a model needs in memory, by how its window is followed and by what computes.
 //!
 //! Comes in: a manifest, or a configuration and the bytes of its weights. Goes out: [`Sizes`], from them the
-//! [`Need`] of a [`Choice`], and a refusal that names only what really fits. Everything saturates: a manifest
-//! with absurd sizes needs too much, no more. Nothing is measured here.
+//! [`Need`] of a [`Choice`] with its engines, and the service's limit. Everything saturates: a manifest with
+//! absurd sizes needs too much, no more. Nothing is measured or refused here.
 
-use clap::ValueEnum;
 use serde::Serialize;
 use utr_models::bundle::DECODER;
 use utr_models::config::TextConfig;
@@ -13,12 +12,10 @@ use utr_models::gguf::Format;
 use utr_models::manifest::{Manifest, Memory, WindowMode};
 use utr_models::{Config, DeviceChoice};
 
-use super::{Available, packed};
-use crate::board::{Board, largest_model, mode_name};
+use super::packed;
+use crate::board::Board;
 use crate::decode::{KvPrecision, KvShape};
-use crate::encode::EncoderKind;
-use crate::error::{Error, Result};
-use crate::load::Engines;
+use crate::encode::{EncoderKind, Engines};
 use crate::prefill;
 use crate::window::CAPACITY;
 
@@ -86,12 +83,15 @@ pub struct Need {
     pub scratch: u64,
     /// The program itself.
     pub program: u64,
+    /// What engines take beside the weights: libraries, contexts, workspaces.
+    pub engines: u64,
 }
 
 impl Need {
     /// All of it.
     pub fn total(&self) -> u64 {
-        let parts = [self.weights, self.packed, self.window, self.kv, self.scratch, self.program];
+        let Self { weights, packed, window, kv, scratch, program, engines } = *self;
+        let parts = [weights, packed, window, kv, scratch, program, engines];
         parts.into_iter().fold(0, u64::saturating_add)
     }
 }
@@ -103,7 +103,11 @@ impl std::fmt::Display for Need {
             write!(f, "arranged once more for the processor {}, ", size(self.packed))?;
         }
         let [window, kv, scratch, program] = [self.window, self.kv, self.scratch, self.program].map(size);
-        write!(f, "window {window}, keys and values {kv}, scratch {scratch}, program {program}")
+        write!(f, "window {window}, keys and values {kv}, scratch {scratch}, program {program}")?;
+        if self.engines > 0 {
+            write!(f, ", engines {}", size(self.engines))?;
+        }
+        Ok(())
     }
 }
 
@@ -188,6 +192,11 @@ impl Sizes {
         &self.name
     }
 
+    /// Whether the processor works on a second copy of its matrices.
+    pub fn packs(&self) -> bool {
+        self.packs
+    }
+
     /// Sizes of its keys and values.
     pub fn shape(&self) -> KvShape {
         self.shape
@@ -199,14 +208,15 @@ impl Sizes {
         Choice { frames, mode: wish.mode.unwrap_or(self.live), kv: wish.kv }
     }
 
-    /// What a choice needs.
-    pub fn need(&self, choice: Choice) -> Need {
+    /// What a choice needs, computed by these engines.
+    pub fn need(&self, choice: Choice, engines: Engines) -> Need {
         let Memory { weights, window, scratch, .. } = self.memory;
         let frames = prefill::spans(choice.mode, choice.frames).max(choice.frames);
         let rows = frames.saturating_mul(self.tokens).saturating_add(self.text);
         let window = window.div_ceil(self.frames as u64).saturating_mul(choice.frames as u64);
         let packed = self.matrices.filter(|_| self.packs).map_or(0, |(bytes, _)| bytes);
-        Need { weights, packed, window, kv: self.rows(choice.kv, rows), scratch, program: PROGRAM }
+        let (kv, engines) = (self.rows(choice.kv, rows), taken_by(engines));
+        Need { weights, packed, window, kv, scratch, program: PROGRAM, engines }
     }
 
     /// Keys and values of this many rows.
@@ -215,94 +225,6 @@ impl Sizes {
         let bounded = KvShape { layers: layers.min(MOST), kv_heads: kv_heads.min(MOST), dim: dim.min(MOST) };
         (bounded.bytes(kv, 1) as u64).saturating_mul(rows as u64)
     }
-
-    /// Changes of a choice that fit into `free` bytes, as typed, with what they then need: one alone where
-    /// that is enough, else several together.
-    pub fn alternatives(&self, choice: Choice, free: u64) -> Vec<(String, u64)> {
-        let total = |choice: &Choice| self.need(*choice).total();
-        let fewer = |choice: Choice| {
-            let mut choices = (1..choice.frames).rev().map(|frames| Choice { frames, ..choice });
-            choices.find(|choice| total(choice) <= free)
-        };
-        let fitting = |choices: Vec<Choice>| -> Vec<(String, u64)> {
-            let less = |other: &Choice| total(other) < total(&choice) && total(other) <= free;
-            choices.into_iter().filter(less).map(|other| (typed(choice, other), total(&other))).collect()
-        };
-        let mut alone: Vec<Choice> = fewer(choice).into_iter().collect();
-        alone.extend([KvPrecision::F16, KvPrecision::Q8].map(|kv| Choice { kv, ..choice }));
-        alone.extend([WindowMode::Rolling, WindowMode::Exact].map(|mode| Choice { mode, ..choice }));
-        let found = fitting(alone);
-        if !found.is_empty() {
-            return found;
-        }
-        let least = Choice { mode: WindowMode::Exact, kv: KvPrecision::Q8, ..choice };
-        let all = fitting(vec![least]);
-        if all.is_empty() { fitting(fewer(least).into_iter().collect()) } else { all }
-    }
-}
-
-/// The flags that make one choice of another.
-fn typed(from: Choice, to: Choice) -> String {
-    let kv = to.kv.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
-    let flags = [
-        (from.frames != to.frames).then(|| format!("--frames {}", to.frames)),
-        (from.kv != to.kv).then(|| format!("--kv {kv}")),
-        (from.mode != to.mode).then(|| format!("--window-mode {}", mode_name(to.mode))),
-    ];
-    flags.into_iter().flatten().collect::<Vec<_>>().join(" ")
-}
-
-/// Refuses a model that does not fit into what is left. `available` is none where the machine does not say;
-/// then it may try.
-///
-/// # Errors
-/// [`Error::Memory`] with the parts of the need, and what would fit.
-pub fn admit(sizes: &Sizes, wish: Wish, available: Option<Available>) -> Result<Need> {
-    let choice = sizes.choice(wish);
-    let need = sizes.need(choice);
-    let Some(available) = available.filter(|available| need.total() > available.free) else {
-        return Ok(need);
-    };
-    Err(Error::Memory {
-        name: sizes.name.clone(),
-        needs: format!("{} ({need})", size(need.total())),
-        left: available.to_string(),
-        remedy: remedy(sizes, choice, available),
-    })
-}
-
-fn remedy(sizes: &Sizes, choice: Choice, available: Available) -> String {
-    let total = sizes.need(choice).total();
-    let list = |all: Vec<(String, u64)>| -> String {
-        all.iter().map(|(flags, bytes)| format!("{flags} ({})", size(*bytes))).collect::<Vec<_>>().join(", ")
-    };
-    let mut parts = Vec::new();
-    let fitting = sizes.alternatives(choice, available.free);
-    if fitting.is_empty() {
-        parts.push("no --frames, --kv or --window-mode makes it fit".to_string());
-        if let Some((model, bytes)) = largest_model(available.free, sizes.packs) {
-            parts.push(format!("a bundle of {model} in 4 bits would (about {})", size(bytes)));
-        }
-        let fits = |board: &Board| {
-            let total = sizes.on(board).need(choice).total();
-            Available::of_board(board).is_some_and(|there| total <= there.free)
-        };
-        let boards = Board::all().unwrap_or_default();
-        let boards: Vec<&str> =
-            boards.iter().filter(|board| fits(board)).map(|board| board.name.as_str()).collect();
-        if !boards.is_empty() {
-            parts.push(format!("boards it fits on: {}", boards.join(", ")));
-        }
-    } else {
-        parts.push(format!("it fits with {}", list(fitting)));
-    }
-    if total <= available.total {
-        parts.push(
-            "or stop other programs, the desktop first (sudo systemctl set-default multi-user.target)".into(),
-        );
-        parts.push("a reboot gives fragmented memory back".into());
-    }
-    parts.join("; ")
 }
 
 /// What engines take beside the weights: libraries, contexts, workspaces. Generous guesses, none of them measured
@@ -316,9 +238,9 @@ fn taken_by(engines: Engines) -> u64 {
     encoder + if engines.device == DeviceChoice::Cpu { 0 } else { 2 << 30 }
 }
 
-/// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs, one more window for a
-/// question under other instructions, what engines take, a source of large pictures, and a quarter above,
-/// so that a leak ends in a restart and nothing else does.
+/// A limit for systemd's `MemoryMax=`, bytes in whole MiB: what the choice needs with its engines, one more
+/// window for a question under other instructions, a source of large pictures, and a quarter above, so that a
+/// leak ends in a restart and nothing else does.
 pub fn memory_max(sizes: &Sizes, choice: Choice, engines: Engines) -> u64 {
     let again = match choice.mode {
         WindowMode::Exact => 0,
@@ -326,9 +248,17 @@ pub fn memory_max(sizes: &Sizes, choice: Choice, engines: Engines) -> u64 {
             sizes.rows(choice.kv, choice.frames.saturating_mul(sizes.tokens))
         }
     };
-    let beside = again.saturating_add(taken_by(engines)).saturating_add(SOURCE);
-    let all = sizes.need(choice).total().saturating_add(beside);
+    let all = sizes.need(choice, engines).total().saturating_add(again).saturating_add(SOURCE);
     all.saturating_add(all / 4) >> 20 << 20
+}
+
+/// How a window slides, as the command line spells it.
+pub fn mode_name(mode: WindowMode) -> &'static str {
+    match mode {
+        WindowMode::Exact => "exact",
+        WindowMode::Ahead => "ahead",
+        WindowMode::Rolling => "rolling",
+    }
 }
 
 /// Bytes for people: MiB, rounded up, or GiB.

@@ -14,9 +14,10 @@ use utr_models::generate::Sampling as TokenSampling;
 use crate::answer::Question;
 use crate::budget::Wish;
 use crate::capture::CaptureOptions;
+use crate::encode::Engines;
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::{self, Engines, Model};
+use crate::load::{self, Model};
 use crate::pipeline::{Pipeline, Settings};
 use crate::sample::Sampling;
 use crate::source::Source;
@@ -101,27 +102,63 @@ pub fn verify(
         "{} is not a folder; a bundle is one, such as models/bundles/utr-nano",
         folder.display()
     );
+    let engines = engines.into();
     // By the manifest alone, before anything is hashed; a manifest that cannot be read is told about below.
     if Bundle::manifest_of(folder).is_ok() {
-        load::admit(folder, Wish::golden())?;
+        load::admit(folder, engines, Wish::golden())?;
     }
+    let Some(bundle) = files(folder, out)? else { return Ok(false) };
+    let model = Model::open_bundle(&bundle, engines, Wish::golden())?;
+    let mut pipeline = Pipeline::new(model, &Settings::exact(window::CAPACITY), interrupt.clone())?;
+    ask_golden(&mut pipeline, &bundle, interrupt, out)
+}
+
+/// As [`verify`], but where the golden questions need more memory than there is, hashes alone decide, and the output says so.
+///
+/// # Errors
+/// As [`verify`].
+pub fn accept(
+    folder: &Path,
+    engines: Engines,
+    interrupt: &Interrupt,
+    out: &mut dyn Write,
+) -> anyhow::Result<bool> {
+    let Some(reason) = golden_too_large(folder, engines)? else {
+        return verify(folder, engines, interrupt, out);
+    };
+    let whole = files(folder, out)?.is_some();
+    if whole {
+        writeln!(out, "golden    not asked: {reason}")?;
+    }
+    Ok(whole)
+}
+
+/// Why the golden questions cannot be asked here: their window (all frames, f32, read at once) can need more memory than the one that serves. None where
+/// they can.
+///
+/// # Errors
+/// A manifest that cannot be read.
+pub fn golden_too_large(folder: &Path, engines: Engines) -> Result<Option<Error>> {
+    match load::admit(folder, engines, Wish::golden()) {
+        Ok(()) => Ok(None),
+        Err(error @ Error::Memory { .. }) => Ok(Some(error)),
+        Err(error) => Err(error),
+    }
+}
+
+/// Checks every file; none where one was altered, which the output then says.
+fn files(folder: &Path, out: &mut dyn Write) -> anyhow::Result<Option<Bundle>> {
     let bundle = match Bundle::open(folder) {
         Ok(bundle) => bundle,
         Err(error @ (utr_models::Error::Bundle { .. } | utr_models::Error::Format { .. })) => {
             writeln!(out, "no: {error}")?;
-            return Ok(false);
+            return Ok(None);
         }
         Err(error) => return Err(error.into()),
     };
-    writeln!(
-        out,
-        "files     {} with the hashes of the manifest {}",
-        bundle.manifest().files.len(),
-        bundle.hash()
-    )?;
-    let model = Model::open_bundle(&bundle, engines)?;
-    let mut pipeline = Pipeline::new(model, &Settings::exact(window::CAPACITY), interrupt.clone())?;
-    ask_golden(&mut pipeline, &bundle, interrupt, out)
+    let count = bundle.manifest().files.len();
+    writeln!(out, "files     {count} with the hashes of the manifest {}", bundle.hash())?;
+    Ok(Some(bundle))
 }
 
 /// Asks the bundle's golden questions of its loaded model; false where an answer differs and is not [`TIE`] as likely here as this machine's own.

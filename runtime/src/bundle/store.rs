@@ -13,9 +13,11 @@ use std::time::Duration;
 
 use utr_models::atomic::TEMPORARY_PREFIX;
 use utr_models::bundle::{Bundle, MANIFEST, MANIFEST_HASH};
+use utr_models::manifest::Manifest;
 
 use crate::board::disk_free;
 use crate::budget::Wish;
+use crate::encode::Engines;
 use crate::error::{Error, Result};
 use crate::load;
 
@@ -58,14 +60,31 @@ impl Store {
         self.target(CURRENT)?.map(|name| self.existing(CURRENT, &name)).transpose()
     }
 
-    /// Copies a bundle, checks the copy, and makes it current; one that is already there is only made current. False where `check` says no,
-    /// with nothing changed. What neither `current` nor `previous` names is removed at the end.
+    /// Says by its manifest alone whether there is memory for a bundle, computed and followed so, and room for its copy.
     ///
     /// # Errors
-    /// A bundle that is altered, a disk that is too small (before anything is copied), a store that cannot be written or is
+    /// [`Error::Memory`] and [`Error::Bundle`] where there is not, and what is wrong with the manifest.
+    pub fn check(&self, source: &Path, run: (Engines, Wish), out: &mut dyn Write) -> anyhow::Result<()> {
+        let (manifest, _) = Bundle::manifest_of(source)?;
+        self.check_room(source, &manifest, run)?;
+        writeln!(out, "room      for {} here", manifest.name)?;
+        Ok(())
+    }
+
+    /// Copies a bundle, checks the copy, and makes it current; one that is already there is only made current. False where `check` says no,
+    /// with nothing changed. What neither `current` nor `previous` names is removed at the end. `run` is how it will be computed and followed.
+    ///
+    /// # Errors
+    /// No room for it (by its manifest, before anything else of it is read), a bundle that is altered, a store that cannot be written or is
     /// being changed by somebody else, and what `check` reports.
-    pub fn install(&self, source: &Path, check: Check<'_>, out: &mut dyn Write) -> anyhow::Result<bool> {
-        fs::create_dir_all(&self.folder).map_err(|reason| {
+    pub fn install(
+        &self,
+        source: &Path,
+        run: (Engines, Wish),
+        check: Check<'_>,
+        out: &mut dyn Write,
+    ) -> anyhow::Result<bool> {
+        self.create().map_err(|reason| {
             Error::Bundle(format!(
                 "the store {} cannot be written: {reason}; run this as root, or choose another with --store or UTR_BUNDLES",
                 self.folder.display()
@@ -73,7 +92,7 @@ impl Store {
         })?;
         let _lock = self.lock()?;
         self.sweep()?;
-        let result = self.install_in_steps(source, check, out, &mut |_| Ok(()));
+        let result = self.install_in_steps(source, run, check, out, &mut |_| Ok(()));
         let swept = self.sweep();
         let installed = result?;
         swept?;
@@ -84,21 +103,21 @@ impl Store {
     fn install_in_steps(
         &self,
         source: &Path,
+        run: (Engines, Wish),
         check: Check<'_>,
         out: &mut dyn Write,
         step: Step<'_>,
     ) -> anyhow::Result<bool> {
-        let bundle = Bundle::open(source)?;
+        let (manifest, hash) = Bundle::manifest_of(source)?;
         // A damaged one keeps its name until `current` names the new copy, so that it never leads nowhere.
-        let names = [0, 1].map(|part| folder_name(&bundle, part));
+        let names = [0, 1].map(|part| folder_name(&manifest.name, &hash, part));
         let whole = names.iter().find(|name| Bundle::open(&self.folder.join(name)).is_ok());
         let current = self.target(CURRENT)?;
         let unused = || names.iter().find(|name| Some(*name) != current.as_ref());
         let name = whole.or_else(unused).unwrap_or(&names[0]);
         if whole.is_none() {
-            // Before anything is copied.
-            load::admit(source, Wish::golden())?;
-            self.check_space(&bundle)?;
+            self.check_room(source, &manifest, run)?;
+            let bundle = Bundle::open(source)?;
             let copy = self.folder.join(format!("{TEMPORARY_PREFIX}{name}"));
             copy_bundle(&bundle, &copy, step)?;
             if !check(&copy, out)? {
@@ -220,14 +239,26 @@ impl Store {
         fs::rename(&folder, &aside).map_err(Error::io(&folder))
     }
 
-    fn check_space(&self, bundle: &Bundle) -> Result<()> {
+    /// The store's folder, open to whoever serves, whatever the caller's umask.
+    fn create(&self) -> std::io::Result<()> {
+        if self.folder.is_dir() {
+            return Ok(());
+        }
+        fs::create_dir_all(&self.folder)?;
+        fs::set_permissions(&self.folder, Permissions::from_mode(0o755))
+    }
+
+    fn check_room(&self, source: &Path, manifest: &Manifest, (engines, wish): (Engines, Wish)) -> Result<()> {
+        load::admit(source, engines, wish)?;
         // Folders and half-filled blocks come on top.
-        let needed = bundle.manifest().files.values().map(|file| file.bytes).sum::<u64>() + (1 << 20);
+        let needed = manifest.files.values().map(|file| file.bytes).sum::<u64>() + (1 << 20);
         let mib = |bytes: u64| bytes.div_ceil(1 << 20);
-        match (self.free)(&self.folder) {
+        // A store that is not there yet will lie where its parent does.
+        let place = self.folder.ancestors().find(|folder| folder.is_dir()).unwrap_or(Path::new("."));
+        match (self.free)(place) {
             Some(free) if needed > free => Err(Error::Bundle(format!(
                 "{} needs {} MiB and {} MiB are free in the store {}; nothing was copied: make room, or choose another with --store",
-                bundle.manifest().name,
+                manifest.name,
                 mib(needed),
                 free >> 20,
                 self.folder.display()
@@ -307,12 +338,12 @@ impl Store {
 }
 
 /// `NAME-HASH`, in characters that need no quotes, with this part of the hash.
-fn folder_name(bundle: &Bundle, part: usize) -> String {
+fn folder_name(name: &str, hash: &str, part: usize) -> String {
     let plain = |c: char| if c.is_ascii_alphanumeric() || "._".contains(c) { c } else { '-' };
-    let name: String = bundle.manifest().name.chars().map(plain).take(64).collect();
+    let name: String = name.chars().map(plain).take(64).collect();
     let name = name.trim_start_matches(['.', '-']);
     let name = if name.is_empty() { "bundle" } else { name };
-    let digits = bundle.hash().get(part * DIGITS..(part + 1) * DIGITS);
+    let digits = hash.get(part * DIGITS..(part + 1) * DIGITS);
     format!("{name}-{}", digits.unwrap_or_default())
 }
 

@@ -5,7 +5,10 @@
 
 use super::*;
 
+use utr_models::DeviceChoice;
+
 use crate::bundle::verify;
+use crate::decode::KvPrecision;
 use crate::encode::EncoderKind;
 use crate::interrupt::Interrupt;
 
@@ -29,6 +32,12 @@ fn small(root: &Path, name: &str) -> PathBuf {
     folder
 }
 
+/// What serves by default.
+const RUN: (Engines, Wish) = (
+    Engines { encoder: None, device: DeviceChoice::Cpu },
+    Wish { frames: None, mode: None, kv: KvPrecision::F16 },
+);
+
 /// A store and the bundles `a`, `b` and `c` beside it.
 fn three() -> (tempfile::TempDir, Store, [PathBuf; 3]) {
     let root = tempfile::tempdir().unwrap();
@@ -38,7 +47,7 @@ fn three() -> (tempfile::TempDir, Store, [PathBuf; 3]) {
 }
 
 fn install(store: &Store, bundle: &Path) -> anyhow::Result<bool> {
-    store.install(bundle, &mut |_, _| Ok(true), &mut Vec::new())
+    store.install(bundle, RUN, &mut |_, _| Ok(true), &mut Vec::new())
 }
 
 /// The manifest's name of the current bundle, every hash checked.
@@ -71,7 +80,7 @@ fn a_power_cut_after_any_step_of_an_install_leaves_the_old_bundle_or_the_new_one
         install(&store, &b).unwrap();
         let mut seen = Vec::new();
         let mut step = stop_at(number, &mut seen);
-        let ended = store.install_in_steps(&c, &mut |_, _| Ok(true), &mut Vec::new(), &mut step);
+        let ended = store.install_in_steps(&c, RUN, &mut |_, _| Ok(true), &mut Vec::new(), &mut step);
         drop(step);
         let now = current(&store).unwrap();
         assert!(now == "b" || now == "c", "after {seen:?}: {now}");
@@ -139,7 +148,7 @@ fn the_first_install_makes_the_store_and_a_repeated_one_copies_nothing() {
     assert!(folder.ends_with(store.target(CURRENT).unwrap().unwrap()) && !folder.ends_with(CURRENT));
     let mode = |name: &str| fs::metadata(folder.join(name)).unwrap().permissions().mode() & 0o777;
     assert_eq!((mode("clip/deep"), mode("clip/deep/0.png"), mode(MANIFEST)), (0o755, 0o644, 0o644));
-    let again = store.install(&a, &mut |_, _| panic!("checked again"), &mut Vec::new()).unwrap();
+    let again = store.install(&a, RUN, &mut |_, _| panic!("checked again"), &mut Vec::new()).unwrap();
     assert!(again && previous(&store).is_none());
 }
 
@@ -164,7 +173,7 @@ fn a_power_cut_while_a_damaged_current_bundle_is_replaced_leaves_a_current_one()
         fs::write(store.current().unwrap().unwrap().join("vision.onnx"), "flipped").unwrap();
         let mut seen = Vec::new();
         let mut step = stop_at(number, &mut seen);
-        let ended = store.install_in_steps(&a, &mut |_, _| Ok(true), &mut Vec::new(), &mut step);
+        let ended = store.install_in_steps(&a, RUN, &mut |_, _| Ok(true), &mut Vec::new(), &mut step);
         drop(step);
         assert!(store.current().unwrap().is_some_and(|folder| folder.is_dir()), "after {seen:?}");
         install(&store, &a).unwrap();
@@ -180,8 +189,8 @@ fn what_must_not_become_current_does_not_and_leaves_nothing() {
     let (root, mut store, [a, b, c]) = three();
     install(&store, &a).unwrap();
     // It answers otherwise than it did.
-    assert!(!store.install(&b, &mut |_, _| Ok(false), &mut Vec::new()).unwrap());
-    assert!(store.install(&b, &mut |_, _| anyhow::bail!("too big"), &mut Vec::new()).is_err());
+    assert!(!store.install(&b, RUN, &mut |_, _| Ok(false), &mut Vec::new()).unwrap());
+    assert!(store.install(&b, RUN, &mut |_, _| anyhow::bail!("too big"), &mut Vec::new()).is_err());
     fs::write(c.join("vision.onnx"), "altered").unwrap();
     let message = install(&store, &c).unwrap_err().to_string();
     assert!(message.contains("vision.onnx"), "{message}");
@@ -195,6 +204,35 @@ fn what_must_not_become_current_does_not_and_leaves_nothing() {
     fs::remove_dir_all(store.current().unwrap().unwrap()).unwrap();
     let message = store.current().unwrap_err().to_string();
     assert!(message.contains("is not there") && message.contains("utr bundle install"), "{message}");
+}
+
+#[test]
+fn what_has_no_room_is_refused_by_its_manifest_alone() {
+    let root = tempfile::tempdir().unwrap();
+    let mut store = Store::at(root.path().join("not/there/yet"));
+    let mut manifest = Bundle::open(&shipped()).unwrap().manifest().clone();
+    let alone = |manifest: &Manifest| {
+        let folder = root.path().join("manifest");
+        fs::create_dir_all(&folder).unwrap();
+        let text = serde_json::to_vec(manifest).unwrap();
+        fs::write(folder.join(MANIFEST), &text).unwrap();
+        let hash = utr_models::bundle::hash_file(&folder.join(MANIFEST)).unwrap();
+        fs::write(folder.join(MANIFEST_HASH), format!("{hash}  {MANIFEST}\n")).unwrap();
+        folder
+    };
+    let small = alone(&manifest);
+    let mut text = Vec::new();
+    store.check(&small, RUN, &mut text).unwrap();
+    assert!(String::from_utf8(text).unwrap().contains("utr-nano"));
+    store.free = |_| Some(1000);
+    let message = store.check(&small, RUN, &mut Vec::new()).unwrap_err().to_string();
+    assert!(message.contains("0 MiB are free"), "{message}");
+    manifest.memory.weights = 1 << 60;
+    let large = alone(&manifest);
+    for refused in [store.check(&large, RUN, &mut Vec::new()).map(|()| true), install(&store, &large)] {
+        let error = refused.unwrap_err();
+        assert!(matches!(error.downcast_ref(), Some(Error::Memory { .. })), "{error}");
+    }
 }
 
 #[test]
@@ -216,7 +254,7 @@ fn the_shipped_bundle_is_installed_once_it_answers_as_it_did() {
     let interrupt = Interrupt::default();
     let mut text = Vec::new();
     let mut check = |copy: &Path, out: &mut dyn Write| verify(copy, EncoderKind::Candle, &interrupt, out);
-    assert!(store.install(&shipped(), &mut check, &mut text).unwrap());
+    assert!(store.install(&shipped(), RUN, &mut check, &mut text).unwrap());
     let text = String::from_utf8(text).unwrap();
     let golden = Bundle::open(&shipped()).unwrap().manifest().golden.len();
     // Other processors round otherwise, and then say so.
@@ -232,6 +270,9 @@ fn names_need_no_quotes_and_space_is_known() {
     manifest.name = "../Lab's / nano 2".into();
     let folder = root.path().join("odd");
     let bundle = utr_models::bundle::write_bundle(&folder, manifest, |_| Ok(())).unwrap();
-    assert_eq!(folder_name(&bundle, 0), format!("Lab-s---nano-2-{}", &bundle.hash()[..12]));
+    assert_eq!(
+        folder_name(&bundle.manifest().name, bundle.hash(), 0),
+        format!("Lab-s---nano-2-{}", &bundle.hash()[..12])
+    );
     assert!(disk_free(root.path()).is_some_and(|bytes| bytes > 0));
 }

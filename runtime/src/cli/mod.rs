@@ -14,6 +14,7 @@ use std::path::PathBuf;
 use clap::{Args, Parser, Subcommand};
 
 use crate::board::Board;
+use crate::budget::Wish;
 use crate::decode::KvPrecision;
 
 pub use ask::{Ask, AskArgs};
@@ -85,7 +86,13 @@ pub enum BundleCommand {
         /// Where.
         #[command(flatten)]
         store: StoreArgs,
-        /// What computes the answers to the golden questions.
+        /// Only say whether there is room for it, which its manifest alone tells
+        #[arg(long)]
+        check: bool,
+        /// The window that will serve.
+        #[command(flatten)]
+        window: WindowArgs,
+        /// What will compute, and answer the golden questions.
         #[command(flatten)]
         engine: EngineArgs,
     },
@@ -111,6 +118,31 @@ pub struct StoreArgs {
     pub store: Option<PathBuf>,
 }
 
+/// The window whose memory is counted, as typed.
+#[derive(Debug, Args)]
+pub struct WindowArgs {
+    /// Frames in the window whose memory is counted, 1 to 32 [default: the bundle's]
+    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
+    pub frames: Option<u32>,
+    /// How that window slides [default: the bundle's for live sources]
+    #[arg(long, value_name = "MODE")]
+    pub window_mode: Option<Mode>,
+    /// How its keys and values are stored
+    #[arg(long, value_name = "BITS", default_value = "f16")]
+    pub kv: KvPrecision,
+}
+
+impl WindowArgs {
+    /// What it asks of memory.
+    pub fn wish(&self) -> Wish {
+        Wish {
+            frames: self.frames.map(|frames| frames as usize),
+            mode: self.window_mode.map(Into::into),
+            kv: self.kv,
+        }
+    }
+}
+
 /// `utr doctor`.
 #[derive(Debug, Args)]
 pub struct DoctorArgs {
@@ -126,15 +158,12 @@ pub struct DoctorArgs {
     /// Look at a root file system in this folder, such as Linux_for_Tegra/rootfs, in place of this machine
     #[arg(long, value_name = "DIR", default_value = "/")]
     pub root: PathBuf,
-    /// Frames in the window whose memory is counted, 1 to 32 [default: the bundle's]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=32))]
-    pub frames: Option<u32>,
-    /// How that window slides [default: the bundle's for live sources]
-    #[arg(long, value_name = "MODE")]
-    pub window_mode: Option<Mode>,
-    /// How its keys and values are stored
-    #[arg(long, value_name = "BITS", default_value = "f16")]
-    pub kv: KvPrecision,
+    /// The window.
+    #[command(flatten)]
+    pub window: WindowArgs,
+    /// What would compute.
+    #[command(flatten)]
+    pub engine: EngineArgs,
     /// Print one JSON object: the checks, the facts and the need of memory
     #[arg(long)]
     pub json: bool,

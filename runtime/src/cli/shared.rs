@@ -15,10 +15,10 @@ use crate::board::Board;
 use crate::budget::Wish;
 use crate::capture::CaptureOptions;
 use crate::decode::KvPrecision;
-use crate::encode::{EncoderKind, Provider};
+use crate::encode::{EncoderKind, Engines, Provider};
 use crate::error::{Error, Result};
 use crate::interrupt::Interrupt;
-use crate::load::{Defaults, Engines};
+use crate::load::Defaults;
 use crate::pipeline::Settings;
 use crate::source::Source;
 use crate::window::CAPACITY;
@@ -27,7 +27,7 @@ use crate::window::CAPACITY;
 #[derive(Clone, Debug, Args)]
 pub struct StreamArgs {
     /// Where frames come from: a path or file://, /dev/videoN, csi://N, rtsp://…, test://NAME, pattern://NAME, replay://FILE.mcap, gst://PIPELINE
-    #[arg(long, value_name = "URI")]
+    #[arg(long, value_name = "URI", env = "UTR_SOURCE", hide_env_values = true)]
     pub source: String,
     /// What reads them.
     #[command(flatten)]

@@ -130,15 +130,18 @@ fn libraries(machine: &Machine) -> Vec<Check> {
         ("TensorRT", machine.tensorrt, row.as_ref().map(|row| row.tensorrt)),
         ("cuDNN", machine.cudnn, row.as_ref().and_then(|row| row.cudnn)),
     ];
+    let without = |name: &str| match name {
+        "CUDA" => "only --device cuda (cuBLAS, cuRAND) and the GPU of --encoder ort need it",
+        _ => "only the GPU of --encoder ort needs it",
+    };
     let check = |(name, found, meant): (&str, Option<Version>, Option<Version>)| {
         let short = |version: Version| format!("{}.{}", version.0, version.1);
         let jetpack = row.as_ref().map_or(String::new(), |row| format!("JetPack {}", row.jetpack));
         match (found, meant) {
-            (None, _) => Check::note(
-                name,
-                "not installed",
-                "only the GPU of --encoder ort needs it: sudo apt install nvidia-jetpack",
-            ),
+            (None, _) => {
+                let remedy = format!("{}: sudo apt install nvidia-jetpack", without(name));
+                Check::note(name, "not installed", remedy)
+            }
             (Some(found), Some(meant)) if found.0 != meant.0 => {
                 let found = format!("{found}, but {jetpack} brings {}", short(meant));
                 Check::note(

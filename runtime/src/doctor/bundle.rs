@@ -7,9 +7,10 @@
 use std::path::Path;
 
 use super::{Check, Options};
-use crate::board::{Board, disk_free, mode_name};
-use crate::budget::{self, Available, Need, size};
+use crate::board::{Board, disk_free};
+use crate::budget::{Available, Need, mode_name, size};
 use crate::load::{self, Model};
+use crate::refuse;
 
 /// Room for what a device writes beside the bundle: engines, logs, a recording.
 const SPARE: u64 = 1 << 30;
@@ -39,8 +40,8 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
         Err(error) => return alone(Check::no(NAME, error.to_string(), anew)),
     };
     let choice = sizes.choice(options.wish);
-    let need = sizes.need(choice);
-    let fits = budget::admit(&sizes, options.wish, available);
+    let need = sizes.need(choice, options.engines);
+    let fits = refuse::admit(&sizes, options.engines, options.wish, available);
     let left = available.map_or("unknown memory".into(), |available| available.to_string());
     let how = format!("{} frames, {}", choice.frames, mode_name(choice.mode));
     let mut checks = vec![match &fits {
@@ -54,11 +55,14 @@ pub fn look(options: &Options, board: &Board, available: Option<Available>, here
         }
     }];
     if here && fits.is_ok() {
-        checks.push(match Model::open_for(folder, None, options.wish) {
+        checks.push(match Model::open_for(folder, options.engines, options.wish) {
             Ok(model) => {
                 Check::ok(NAME, true, format!("{} ({}): loads", model.language.name, folder.display()))
             }
-            Err(error) => Check::no(NAME, error.to_string(), anew),
+            Err(error) => {
+                let remedy = format!("see the message; where a file is damaged, {anew}");
+                Check::no(NAME, error.to_string(), remedy)
+            }
         });
     }
     checks.extend(here.then(|| disk(folder)).flatten());

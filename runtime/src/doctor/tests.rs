@@ -21,6 +21,7 @@ fn options(root: &Path, board: Option<&str>, bundle: &Path) -> Options {
         source: None,
         bundle: Ok(bundle.to_path_buf()),
         wish: Wish::default(),
+        engines: Engines::default(),
         capture: CaptureOptions::default(),
     }
 }
@@ -116,7 +117,16 @@ fn boards_of_three_generations_hear_of_their_own_release_and_modes() {
             "nvv4l2decoder"
         ]
     );
-    says(&report, "CUDA", &["not installed", "sudo apt install nvidia-jetpack"]);
+    says(
+        &report,
+        "CUDA",
+        &["not installed", "--device cuda (cuBLAS, cuRAND)", "sudo apt install nvidia-jetpack"],
+    );
+    says(
+        &report,
+        "cuDNN",
+        &["not installed", "only the GPU of --encoder ort", "sudo apt install nvidia-jetpack"],
+    );
     says(&report, "nvarguscamerasrc", &["nvidia-l4t-gstreamer", "/tmp/argus_socket"]);
 
     let report = look("xavier-nx-r35.4.1");
@@ -262,6 +272,20 @@ fn a_bundle_that_does_not_fit_is_refused_from_its_manifest_alone() {
     says(&report, "bundle", &["NO", "SHA-256"]);
 }
 
+#[test]
+fn a_bundle_is_judged_with_what_its_engines_take() {
+    let folder = tempfile::tempdir().unwrap();
+    manifest_only(folder.path(), 5 << 30);
+    let root = Path::new(BOARDS).join("orin-nano-super-r36.4.4");
+    let mut options = options(&root, None, folder.path());
+    let report = examine(&options).unwrap();
+    assert!(report.ok && report.need.is_some_and(|need| need.engines == 0), "{:?}", notes(&report));
+    options.engines.device = utr_models::DeviceChoice::Cuda(None);
+    let report = examine(&options).unwrap();
+    assert!(!report.ok && report.need.is_some_and(|need| need.engines == 2 << 30));
+    says(&report, "memory budget", &["NO", "engines 2.0 GiB", "without --encoder and --device it would"]);
+}
+
 /// A copy of a board's folder, every file's content through `change`.
 fn damaged(board: &str, to: &Path, change: &dyn Fn(&[u8]) -> Vec<u8>) {
     let mut open = vec![(Path::new(BOARDS).join(board), to.to_path_buf())];
@@ -331,7 +355,8 @@ fn the_command_line_takes_a_board_a_root_and_a_window() {
         parse("--board jetson-orin-nano --root rootfs --frames 16 --window-mode exact --kv q8 --json")
             .is_ok()
     );
-    for wrong in ["--board toaster", "--frames 33", "--frames 0", "--kv q2"] {
+    assert!(parse("--encoder ort --provider tensorrt --device cuda:0").is_ok());
+    for wrong in ["--board toaster", "--frames 33", "--frames 0", "--kv q2", "--device auto"] {
         assert!(parse(wrong).is_err(), "{wrong}");
     }
 }
@@ -347,5 +372,5 @@ fn a_report_as_json_has_the_checks_the_facts_and_the_need() {
     assert_eq!(json["machine"]["l4t"], "36.4.3");
     assert_eq!(json["machine"]["power_modes"][2]["name"], "MAXN_SUPER");
     assert_eq!(json["machine"]["cpu"]["max"], 1510);
-    assert!(json["need"]["weights"].is_u64());
+    assert!(json["need"]["weights"].is_u64() && json["need"]["engines"] == 0);
 }

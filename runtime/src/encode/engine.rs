@@ -10,6 +10,7 @@ use std::path::{Path, PathBuf};
 
 use utr_models::atomic::TEMPORARY_PREFIX;
 
+use crate::board::{self, Root};
 use crate::error::{Error, Result};
 
 /// The cache that a service and whoever administers the machine share.
@@ -147,19 +148,17 @@ fn version_in(maps: &str, library: &str) -> Option<String> {
     names.find_map(|name| name.strip_prefix(library)?.strip_prefix(".so.").map(str::to_string))
 }
 
-/// The GPU by its chip (Tegra) or its model (others); `unknown` where the system does not say.
-pub fn gpu() -> String {
-    let tree = fs::read("/proc/device-tree/compatible").unwrap_or_default();
-    let cards = fs::read_dir("/proc/driver/nvidia/gpus").into_iter().flatten();
-    let cards = cards.filter_map(|card| fs::read_to_string(card.ok()?.path().join("information")).ok());
-    gpu_in(&String::from_utf8_lossy(&tree), cards.collect::<Vec<_>>().first().map_or("", String::as_str))
-}
-
-fn gpu_in(tree: &str, card: &str) -> String {
-    let chip =
-        tree.split('\0').find_map(|name| name.strip_prefix("nvidia,tegra").map(|n| format!("tegra{n}")));
-    let model = || card.lines().find_map(|line| Some(line.strip_prefix("Model:")?.trim().to_string()));
-    chip.or_else(model).unwrap_or_else(|| "unknown".into())
+/// The GPU: on a Jetson by what the device tree calls board, module and chip, because modules of one chip have GPUs of several sizes; elsewhere by its
+/// model; `unknown` where the system does not say.
+pub fn gpu(root: &Root) -> String {
+    let board = board::Identity::read(root);
+    if board.is_tegra() {
+        return board.compatible.join(" ");
+    }
+    let cards = root.paths("proc/driver/nvidia/gpus", "");
+    let card = cards.first().and_then(|card| root.text(&format!("{card}/information"))).unwrap_or_default();
+    let model = card.lines().find_map(|line| line.strip_prefix("Model:"));
+    model.map_or("unknown", str::trim).into()
 }
 
 #[cfg(test)]
@@ -224,14 +223,29 @@ mod tests {
     }
 
     #[test]
-    fn versions_and_chips_are_read_as_linux_tells_them() {
+    fn versions_are_read_as_linux_tells_them() {
         let maps = "7f00-7f01 r-xp 0 08:01 5   /usr/lib/aarch64-linux-gnu/libnvinfer_plugin.so.10.3.1\n\
              7f02-7f03 r-xp 0 08:01 6   /usr/lib/aarch64-linux-gnu/libnvinfer.so.10.3.0\n7f04-7f05 rw-p 0 00:00 0\n";
         assert_eq!(version_in(maps, "libnvinfer").as_deref(), Some("10.3.0"));
         assert_eq!(version_in(maps, "libcudnn"), None);
-        let tree = "nvidia,p3768-0000+p3767-0005\0nvidia,p3767-0005\0nvidia,tegra234\0";
-        assert_eq!(gpu_in(tree, ""), "tegra234");
-        assert_eq!(gpu_in("", "Model: \t\t NVIDIA L4\nIRQ: 5\n"), "NVIDIA L4");
-        assert_eq!(gpu_in("raspberrypi,5\0", ""), "unknown");
+    }
+
+    #[test]
+    fn modules_of_one_chip_are_told_apart() {
+        let boards = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/boards"));
+        let of = |board: &str| gpu(&Root::new(&boards.join(board)));
+        assert_eq!(of("agx-orin-r36.2.0"), "nvidia,p3737-0000+p3701-0005 nvidia,p3701-0005 nvidia,tegra234");
+        assert_eq!(of("agx-orin-r36.2.0"), of("agx-orin-r39.2.0"));
+        let mut orins =
+            ["agx-orin-r36.2.0", "agx-orin-32-r35.6.1", "orin-nx-r35.4.1", "orin-nano-r36.4.3"].map(of);
+        assert!(orins.iter().all(|gpu| gpu.ends_with("nvidia,tegra234")), "{orins:?}");
+        orins.sort();
+        assert!(orins.windows(2).all(|pair| pair[0] != pair[1]), "{orins:?}");
+        assert_eq!(of("raspberry-pi-5"), "unknown");
+        let pc = tempfile::tempdir().unwrap();
+        let card = pc.path().join("proc/driver/nvidia/gpus/0000:01:00.0");
+        fs::create_dir_all(&card).unwrap();
+        fs::write(card.join("information"), "Model: \t\t NVIDIA L4\nIRQ: 5\n").unwrap();
+        assert_eq!(gpu(&Root::new(pc.path())), "NVIDIA L4");
     }
 }

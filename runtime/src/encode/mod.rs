@@ -15,6 +15,7 @@ mod tract;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use utr_models::DeviceChoice;
 use utr_models::preprocess::Preprocessor;
 
 use crate::capture::Frame;
@@ -97,6 +98,27 @@ impl EncoderKind {
             (Self::Ort, Provider::Tensorrt) => Ok(Self::OrtTensorrt),
             _ => Err(Error::Argument("--provider is ONNX Runtime's: give --encoder ort with it".into())),
         }
+    }
+}
+
+/// What computes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Engines {
+    /// What encodes the frames; none: tract for a bundle, candle for a Hugging Face folder.
+    pub encoder: Option<EncoderKind>,
+    /// What the decoder computes on, and with it the tower of a Hugging Face folder.
+    pub device: DeviceChoice,
+}
+
+impl From<EncoderKind> for Engines {
+    fn from(encoder: EncoderKind) -> Self {
+        Some(encoder).into()
+    }
+}
+
+impl From<Option<EncoderKind>> for Engines {
+    fn from(encoder: Option<EncoderKind>) -> Self {
+        Self { encoder, ..Self::default() }
     }
 }
 

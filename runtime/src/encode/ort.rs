@@ -17,6 +17,7 @@ use utr_models::preprocess::Preprocessor;
 
 use super::engine::{self, Identity};
 use super::{BATCH, Prepared, Provider, VisionEncoder, check_pixels};
+use crate::board::Root;
 use crate::error::{Error, Result};
 
 const NAME: &str = "ort";
@@ -159,7 +160,7 @@ fn identity(onnx: &Path, preprocessor: &Preprocessor) -> Result<Identity> {
         ("onnxruntime", ort::info().to_string()),
         ("tensorrt", loaded("libnvinfer")),
         ("cudart", loaded("libcudart")),
-        ("gpu", engine::gpu()),
+        ("gpu", engine::gpu(&Root::here())),
         ("precision", "f16".into()),
         ("shapes", shapes),
     ];

@@ -1,6 +1,6 @@
 //! Power and heat: what a board's own sensors say.
 //!
-//! Comes in: the root of a file system (`/`, or a fixture). Goes out: watts by rail and degrees by zone at one moment ([`Meter::read`]), and what was
+//! Comes in: a root folder ([`Root`]). Goes out: watts by rail and degrees by zone at one moment ([`Meter::read`]), and what was
 //! drawn over a time ([`Sampler`]). A Jetson has INA3221 monitors (under hwmon, on older releases under iio: what `tegrastats` prints stands there too),
 //! Thor also an INA238 at the board's input, an x86 machine RAPL counters, where they may be read. What a machine does not show is absent, never zero. Nothing is written, nobody needs to
 //! be root.
@@ -10,9 +10,9 @@ mod sampler;
 mod tests;
 
 use std::collections::BTreeMap;
-use std::io::Read;
-use std::path::{Path, PathBuf};
 use std::time::Instant;
+
+use crate::board::{Root, ThermalZone};
 
 pub use sampler::{Celsius, Sampler, Usage};
 
@@ -20,21 +20,17 @@ pub use sampler::{Celsius, Sampler, Usage};
 const WHOLE: [&str; 3] = ["VIN", "VDD_IN", "POM_5V_IN"];
 /// A rail that is fed from another one with a monitor of its own (AGX Orin: memory, from VIN_SYS_5V0).
 const INSIDE: &str = "VDDQ_VDD2_1V8AO";
-/// A zone that some boards have and that always says 100 degrees.
-const CONSTANT_ZONE: &str = "PMIC-Die";
-/// More sensors than any board has; a folder with more is not read to its end.
+/// More rails than any board has.
 const MOST: usize = 64;
-/// A sensor's file is one number or one name.
-const LONGEST: u64 = 256;
-/// What a board can draw, in watts, and have, in degrees; the rest is a broken sensor.
+/// What a board can draw, in watts; the rest is a broken sensor.
 const WATTS: std::ops::RangeInclusive<f64> = 0.0..=2000.0;
-const DEGREES: std::ops::RangeInclusive<f64> = -50.0..=150.0;
 
 /// The sensors of a machine.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub struct Meter {
+    root: Root,
     rails: Vec<Rail>,
-    zones: Vec<(String, PathBuf)>,
+    zones: Vec<ThermalZone>,
 }
 
 /// What the sensors said at one moment.
@@ -59,37 +55,32 @@ struct Rail {
 #[derive(Debug)]
 enum Source {
     /// Files with mV and mA.
-    Product(PathBuf, PathBuf),
+    Product(String, String),
     /// A file with mW.
-    Milliwatts(PathBuf),
+    Milliwatts(String),
     /// A file with µW.
-    Microwatts(PathBuf),
+    Microwatts(String),
     /// A file with the µJ since some moment, the value after which it starts again, and what it said when.
-    Counter { file: PathBuf, range: f64, last: Option<(Instant, f64)> },
+    Counter { file: String, range: f64, last: Option<(Instant, f64)> },
 }
 
 impl Meter {
     /// Looks which sensors there are under `root`; costs a few directory listings.
-    pub fn open(root: &Path) -> Self {
-        let drivers = root.join("sys/bus/i2c/drivers");
-        let mut rails = input(&drivers.join("ina238"));
-        rails.extend(hwmon(&drivers.join("ina3221")));
+    pub fn open(root: &Root) -> Self {
+        let mut rails = input(root);
+        rails.extend(hwmon(root));
         if rails.is_empty() {
-            rails = iio(&drivers.join("ina3221x"));
+            rails = iio(root);
         }
         if rails.is_empty() {
-            rails = rapl(&root.join("sys/class/powercap"));
+            rails = rapl(root);
         }
         rails.truncate(MOST);
         let whole = WHOLE.iter().find(|name| rails.iter().any(|rail| rail.name == **name));
         for rail in &mut rails {
             rail.counts = whole.map_or(rail.name != INSIDE, |whole| rail.name == *whole);
         }
-        let zones = list(&root.join("sys/class/thermal"), "thermal_zone").into_iter().filter_map(|zone| {
-            let name = name(&zone.join("type")).filter(|name| name != CONSTANT_ZONE)?;
-            Some((name, zone.join("temp")))
-        });
-        Self { rails, zones: zones.collect() }
+        Self { root: root.clone(), rails, zones: ThermalZone::all(root) }
     }
 
     /// Whether there is anything that tells power.
@@ -107,7 +98,7 @@ impl Meter {
         let mut all = !self.rails.is_empty();
         let mut total = 0.0;
         for rail in &mut self.rails {
-            match rail.source.watts(now).filter(|watts| WATTS.contains(watts)) {
+            match rail.source.watts(&self.root, now).filter(|watts| WATTS.contains(watts)) {
                 Some(watts) => {
                     *reading.watts.entry(rail.name.clone()).or_default() += watts;
                     total += if rail.counts { watts } else { 0.0 };
@@ -116,12 +107,9 @@ impl Meter {
             }
         }
         reading.total = all.then_some(total);
-        for (zone, file) in &self.zones {
-            // A part that is switched off has a zone that cannot be read.
-            let Some(degrees) = number(file).map(|m| m / 1e3).filter(|d| DEGREES.contains(d)) else {
-                continue;
-            };
-            let hottest = reading.celsius.entry(zone.clone()).or_insert(degrees);
+        for zone in &self.zones {
+            let Some(degrees) = zone.celsius(&self.root) else { continue };
+            let hottest = reading.celsius.entry(label(&zone.name)).or_insert(degrees);
             *hottest = hottest.max(degrees);
         }
         reading
@@ -136,13 +124,13 @@ impl Reading {
 }
 
 impl Source {
-    fn watts(&mut self, now: Instant) -> Option<f64> {
+    fn watts(&mut self, root: &Root, now: Instant) -> Option<f64> {
         match self {
-            Self::Product(volts, amperes) => Some(number(volts)? * number(amperes)? / 1e6),
-            Self::Milliwatts(file) => Some(number(file)? / 1e3),
-            Self::Microwatts(file) => Some(number(file)? / 1e6),
+            Self::Product(volts, amperes) => Some(number(root, volts)? * number(root, amperes)? / 1e6),
+            Self::Milliwatts(file) => Some(number(root, file)? / 1e3),
+            Self::Microwatts(file) => Some(number(root, file)? / 1e6),
             Self::Counter { file, range, last } => {
-                let microjoules = number(file)?;
+                let microjoules = number(root, file)?;
                 let (then, before) = last.replace((now, microjoules))?;
                 let seconds = now.duration_since(then).as_secs_f64();
                 let used = microjoules - before + if microjoules < before { *range } else { 0.0 };
@@ -152,83 +140,69 @@ impl Source {
     }
 }
 
+/// The folders in which a driver of the I2C bus shows its monitors under hwmon.
+fn monitors(root: &Root, driver: &str) -> Vec<String> {
+    let devices = root.paths(&format!("sys/bus/i2c/drivers/{driver}"), "");
+    devices.iter().flat_map(|device| root.paths(&format!("{device}/hwmon"), "hwmon")).collect()
+}
+
 /// INA3221 monitors as the kernel's driver shows them: three channels, each with a label, mV and mA.
-fn hwmon(driver: &Path) -> Vec<Rail> {
-    let monitors = list(driver, "").into_iter().flat_map(|device| list(&device.join("hwmon"), "hwmon"));
-    let channels = monitors.flat_map(|monitor| {
+fn hwmon(root: &Root) -> Vec<Rail> {
+    let channels = monitors(root, "ina3221").into_iter().flat_map(|monitor| {
         (1..=3).filter_map(move |n| {
-            let file = |what: String| monitor.join(what);
-            let source = Source::Product(file(format!("in{n}_input")), file(format!("curr{n}_input")));
-            rail(&file(format!("in{n}_label")), source)
+            let (volts, amperes) = (format!("{monitor}/in{n}_input"), format!("{monitor}/curr{n}_input"));
+            rail(root, &format!("{monitor}/in{n}_label"), Source::Product(volts, amperes))
         })
     });
     channels.collect()
 }
 
 /// The monitor at the input of a board (INA238): µW, without a label.
-fn input(driver: &Path) -> Vec<Rail> {
-    let monitors = list(driver, "").into_iter().flat_map(|device| list(&device.join("hwmon"), "hwmon"));
-    let files = monitors.map(|monitor| monitor.join("power1_input")).filter(|file| file.exists());
+fn input(root: &Root) -> Vec<Rail> {
+    let files = monitors(root, "ina238").into_iter().map(|monitor| format!("{monitor}/power1_input"));
     // With several, which one is the board's is not known.
     let rail = |file| Rail { name: "VIN".into(), counts: true, source: Source::Microwatts(file) };
-    let rails: Vec<Rail> = files.map(rail).collect();
+    let rails: Vec<Rail> = files.filter(|file| root.exists(file)).map(rail).collect();
     if rails.len() == 1 { rails } else { Vec::new() }
 }
 
 /// The same monitors as NVIDIA's older driver shows them.
-fn iio(driver: &Path) -> Vec<Rail> {
-    let monitors = list(driver, "").into_iter().flat_map(|device| list(&device, "iio:device"));
+fn iio(root: &Root) -> Vec<Rail> {
+    let devices = root.paths("sys/bus/i2c/drivers/ina3221x", "").into_iter();
+    let monitors = devices.flat_map(|device| root.paths(&device, "iio:device"));
     let channels = monitors.flat_map(|monitor| {
         (0..=2).filter_map(move |n| {
-            let source = Source::Milliwatts(monitor.join(format!("in_power{n}_input")));
-            rail(&monitor.join(format!("rail_name_{n}")), source)
+            let source = Source::Milliwatts(format!("{monitor}/in_power{n}_input"));
+            rail(root, &format!("{monitor}/rail_name_{n}"), source)
         })
     });
     channels.collect()
 }
 
 /// Counters of processor packages; most systems let only root read them.
-fn rapl(class: &Path) -> Vec<Rail> {
-    let packages = list(class, "intel-rapl:").into_iter().filter_map(|zone| {
-        let file = zone.join("energy_uj");
-        let last = Some((Instant::now(), number(&file)?));
-        let range = number(&zone.join("max_energy_range_uj"))?;
-        rail(&zone.join("name"), Source::Counter { file, range, last })
+fn rapl(root: &Root) -> Vec<Rail> {
+    let packages = root.paths("sys/class/powercap", "intel-rapl:").into_iter().filter_map(|zone| {
+        let file = format!("{zone}/energy_uj");
+        let last = Some((Instant::now(), number(root, &file)?));
+        let range = number(root, &format!("{zone}/max_energy_range_uj"))?;
+        rail(root, &format!("{zone}/name"), Source::Counter { file, range, last })
     });
     packages.filter(|rail| rail.name.starts_with("package")).collect()
 }
 
-fn rail(label: &Path, source: Source) -> Option<Rail> {
+/// A rail that is named in a file.
+fn rail(root: &Root, file: &str, source: Source) -> Option<Rail> {
     // A channel that is not connected.
-    let name = name(label).filter(|name| name != "NC")?;
-    Some(Rail { name, counts: true, source })
+    let name = root.line(file).filter(|name| name != "NC")?;
+    Some(Rail { name: label(&name), counts: true, source })
 }
 
-/// Entries of a folder whose name begins so, in order of their names; none where there is no such folder.
-fn list(folder: &Path, prefix: &str) -> Vec<PathBuf> {
-    let entries = std::fs::read_dir(folder).into_iter().flatten().take(MOST);
-    let paths = entries.filter_map(|entry| Some(entry.ok()?.path()));
-    let mut paths: Vec<PathBuf> = paths
-        .filter(|path| path.file_name().is_some_and(|name| name.to_string_lossy().starts_with(prefix)))
-        .collect();
-    paths.sort();
-    paths
-}
-
-/// The first bytes of a file as text; none where it cannot be read or says nothing.
-fn text(path: &Path) -> Option<String> {
-    let mut text = String::new();
-    std::fs::File::open(path).ok()?.take(LONGEST).read_to_string(&mut text).ok()?;
-    let text = text.trim_matches(|c: char| c.is_whitespace() || c == '\0');
-    (!text.is_empty()).then(|| text.to_string())
-}
-
-fn number(path: &Path) -> Option<f64> {
-    text(path)?.parse().ok().filter(|number: &f64| number.is_finite())
+fn number(root: &Root, file: &str) -> Option<f64> {
+    root.number(file).map(|number| number as f64)
 }
 
 /// A sensor's name as it may stand in a label.
-fn name(path: &Path) -> Option<String> {
+fn label(name: &str) -> String {
     let known = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
-    Some(text(path)?.chars().take(48).map(known).collect())
+    name.chars().take(48).map(known).collect()
 }

@@ -2,10 +2,16 @@
 //!
 //! In: files as the kernel shows them, good and bad. Out: watts, joules and degrees that follow from them by hand.
 
+use std::os::unix::fs::symlink;
+use std::path::Path;
 use std::time::Duration;
 
 use super::sampler::Tally;
 use super::*;
+
+fn open(root: &Path) -> Meter {
+    Meter::open(&Root::new(root))
+}
 
 fn file(root: &Path, path: &str, text: &str) {
     let path = root.join(path);
@@ -39,7 +45,7 @@ fn the_input_of_a_module_is_its_total() {
     file(root.path(), "sys/bus/i2c/drivers/ina3221/bind", "");
     zone(root.path(), 0, "cpu-thermal\n", "48250\n");
     zone(root.path(), 1, "gpu-thermal\n", "51000\n");
-    let mut meter = Meter::open(root.path());
+    let mut meter = open(root.path());
     assert!(meter.has_power());
     let reading = meter.read();
     close(reading.total.unwrap(), 6.0);
@@ -56,7 +62,7 @@ fn without_an_input_rails_are_added_but_none_twice() {
     channel(root.path(), "1-0040", 3, "VIN_SYS_5V0", "5000", "1000");
     channel(root.path(), "1-0041", 1, "NC", "0", "0");
     channel(root.path(), "1-0041", 2, "VDDQ_VDD2_1V8AO", "5000", "200");
-    let mut meter = Meter::open(root.path());
+    let mut meter = open(root.path());
     let reading = meter.read();
     close(reading.total.unwrap(), 19.0);
     close(reading.watts["VDDQ_VDD2_1V8AO"], 1.0);
@@ -75,7 +81,7 @@ fn the_input_of_a_board_is_its_total() {
     channel(root.path(), "2-0040", 1, "VDD_GPU", "20000", "300");
     channel(root.path(), "2-0040", 2, "VDD_CPU_SOC_MSS", "20000", "200");
     channel(root.path(), "2-0040", 3, "VIN_SYS_5V0", "5000", "600");
-    let reading = Meter::open(root.path()).read();
+    let reading = open(root.path()).read();
     close(reading.total.unwrap(), 23.0);
     close(reading.watts["VDD_GPU"], 6.0);
 }
@@ -94,14 +100,30 @@ fn the_boards_of_the_fixtures_tell_their_watts() {
         ("agx-orin-r39.2.0", 8.0256, 4),
         ("thor-r38.2.0", 31.2, 4),
     ] {
-        let reading = Meter::open(&boards.join(board)).read();
+        let reading = open(&boards.join(board)).read();
         close(reading.total.unwrap(), watts);
         assert_eq!(reading.watts.len(), rails, "{board}");
         assert!(reading.hottest().is_some(), "{board}");
     }
     for board in ["raspberry-pi-5", "rootfs-r36.4.3"] {
-        assert!(!Meter::open(&boards.join(board)).has_power(), "{board}");
+        assert!(!open(&boards.join(board)).has_power(), "{board}");
     }
+}
+
+#[test]
+fn links_are_followed_inside_the_root() {
+    let (root, host) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+    channel(root.path(), "devices", 1, "VDD_IN", "5000", "1000");
+    zone(root.path(), 0, "cpu-thermal", "48250");
+    zone(host.path(), 1, "host-thermal", "50000");
+    let thermal = "sys/class/thermal/thermal_zone1";
+    symlink(host.path().join(thermal), root.path().join(thermal)).unwrap();
+    let drivers = root.path().join("sys/bus/i2c/drivers");
+    std::fs::rename(drivers.join("ina3221/devices"), root.path().join("sys/1-0040")).unwrap();
+    symlink("/sys/1-0040", drivers.join("ina3221/1-0040")).unwrap();
+    let reading = open(root.path()).read();
+    close(reading.total.unwrap(), 5.0);
+    assert_eq!(reading.celsius.keys().collect::<Vec<_>>(), ["cpu-thermal"]);
 }
 
 #[test]
@@ -112,7 +134,7 @@ fn older_releases_show_milliwatts() {
         file(root.path(), &format!("{folder}/rail_name_{n}"), name);
         file(root.path(), &format!("{folder}/in_power{n}_input"), power);
     }
-    let reading = Meter::open(root.path()).read();
+    let reading = open(root.path()).read();
     close(reading.total.unwrap(), 3.1);
     close(reading.watts["POM_5V_CPU"], 0.9);
 }
@@ -126,7 +148,7 @@ fn a_counter_tells_the_mean_and_may_wrap() {
         file(root.path(), &format!("sys/class/powercap/{zone}/energy_uj"), "1000000");
         file(root.path(), &format!("sys/class/powercap/{zone}/max_energy_range_uj"), "10000000");
     }
-    let mut meter = Meter::open(root.path());
+    let mut meter = open(root.path());
     let start = Instant::now() + Duration::from_secs(1);
     meter.read_at(start);
     let mut at = |seconds: u64, microjoules: &str| {
@@ -153,12 +175,12 @@ fn broken_sensors_are_left_out_and_nothing_panics() {
     std::fs::write(root.path().join("sys/class/thermal/thermal_zone3/type"), [0xff, 0xfe]).unwrap();
     std::fs::create_dir_all(root.path().join("sys/class/thermal/thermal_zone4/temp")).unwrap();
     file(root.path(), "sys/class/thermal/thermal_zone4/type", "folder");
-    let reading = Meter::open(root.path()).read();
+    let reading = open(root.path()).read();
     assert_eq!(reading.total, None, "{reading:?}");
     assert_eq!(reading.watts.len(), 1);
     assert!(reading.watts.keys().all(|name| name.len() <= 48), "{reading:?}");
     assert!(reading.celsius.is_empty(), "{reading:?}");
-    let nothing = Meter::open(&root.path().join("none")).read();
+    let nothing = open(&root.path().join("none")).read();
     assert_eq!(nothing, Reading::default());
 }
 
@@ -187,11 +209,11 @@ fn energy_is_the_sum_of_the_intervals() {
 #[test]
 fn a_sampler_sees_what_a_board_draws_and_needs_no_sensor() {
     let root = tempfile::tempdir().unwrap();
-    let sampler = Sampler::start(Meter::open(root.path()));
+    let sampler = Sampler::start(open(root.path()));
     assert!(!sampler.sees_power());
     assert_eq!(sampler.stop(), Usage::default());
     channel(root.path(), "1-0040", 1, "VDD_IN", "5000", "1000");
-    let sampler = Sampler::start(Meter::open(root.path()));
+    let sampler = Sampler::start(open(root.path()));
     assert!(sampler.sees_power());
     let usage = sampler.stop();
     close(usage.watts.unwrap(), 5.0);

@@ -4,7 +4,6 @@
 //! text, and [`Recent`]. The names are a contract with dashboards.
 
 use std::collections::{BTreeMap, VecDeque};
-use std::path::Path;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
@@ -17,6 +16,7 @@ use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Metric, Registry, Unit};
 
 use crate::answer::{Answer, Question};
+use crate::board::Root;
 use crate::budget;
 use crate::capture::Frame;
 use crate::error::{Error, Result};
@@ -108,7 +108,7 @@ impl Default for Metrics {
             tokens: register(&mut registry, "utr_decode_tokens", "Tokens of answers"),
             requests: register(&mut registry, "utr_requests", "Questions, by outcome"),
             memory: register(&mut registry, "utr_memory_bytes", "Memory of this process, by kind"),
-            meter: Mutex::new(Meter::open(Path::new("/"))),
+            meter: Mutex::new(Meter::open(&Root::here())),
             power: register(&mut registry, "utr_power_watts", "What the board draws, by rail"),
             temperature: register(&mut registry, "utr_temperature_celsius", "How hot the board is, by zone"),
             pending: register(&mut registry, "utr_queue_pending", "Questions waiting or being answered"),
@@ -249,7 +249,8 @@ mod tests {
         }
         file("sys/class/thermal/thermal_zone0/type", "cpu-thermal");
         file("sys/class/thermal/thermal_zone0/temp", "48500");
-        let metrics = Metrics { meter: Mutex::new(Meter::open(root.path())), ..Metrics::default() };
+        let metrics =
+            Metrics { meter: Mutex::new(Meter::open(&Root::new(root.path()))), ..Metrics::default() };
         let text = metrics.written();
         assert!(text.contains("utr_power_watts{rail=\"VDD_IN\"} 7.5\n"), "{text}");
         assert!(text.contains("utr_temperature_celsius{zone=\"cpu-thermal\"} 48.5\n"), "{text}");

@@ -8,14 +8,19 @@ use super::benchmark::Summary;
 use super::paper::REPORTED;
 use super::score::Row;
 
-/// In percent.
-pub fn percent(share: f64) -> String {
-    format!("{:.1}", share * 100.0)
+/// In percent, to a tenth; halves go up.
+pub fn percent(share: f64) -> f64 {
+    (share * 1000.0).round() / 10.0
+}
+
+/// The same as text.
+pub fn written(share: f64) -> String {
+    format!("{:.1}", percent(share))
 }
 
 /// In percent, with its interval.
 pub fn markdown_share(share: f64, interval: [f64; 2]) -> String {
-    format!("{} [{}, {}]", percent(share), percent(interval[0]), percent(interval[1]))
+    format!("{} [{}, {}]", written(share), written(interval[0]), written(interval[1]))
 }
 
 /// A row of cells.
@@ -98,4 +103,16 @@ fn groups(rows: &[Row]) -> String {
         text += &line(&cells);
     }
     text
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_table_rounds_as_a_bundle_does() {
+        // 145 of 400: printing 36.25 itself would round to the even digit.
+        assert_eq!((percent(0.3625), written(0.3625)), (36.3, "36.3".to_string()));
+        assert_eq!((written(0.5), written(0.0), written(1.0)), ("50.0".into(), "0.0".into(), "100.0".into()));
+    }
 }

@@ -4,7 +4,7 @@
 //! item accuracy, pair accuracy (both twins right) with 95 % Wilson intervals over pairs, per skill, beside chance and the ceilings of the suite. Replies are
 //! generated greedily by the runtime's own pipeline and graded leniently in form.
 
-use super::table::{markdown_share, percent};
+use super::table::{markdown_share, written};
 use super::voice::{Voice, filmed};
 use super::work::spread;
 use super::{EvalArgs, FRAMES, named, streams};
@@ -295,16 +295,16 @@ fn markdown(results: &Results) -> String {
     let mut text = String::from(
         "| skill | order | items % [95 %] | pairs % [95 %] | chance | best frame | best 4 | bag | open | yes/no | choice |\n|---|---|---|---|---|---|---|---|---|---|---|\n",
     );
-    let by_form = |forms: &[Share; 3]| forms.each_ref().map(|s| percent(s.share)).join(" | ");
+    let by_form = |forms: &[Share; 3]| forms.each_ref().map(|s| written(s.share)).join(" | ");
     for row in &results.skills {
-        let known = |i: usize| row.ceilings.map_or("-".into(), |c| percent(c[i]));
+        let known = |i: usize| row.ceilings.map_or("-".into(), |c| written(c[i]));
         text += &format!(
             "| {} | {} | {} | {} | {} | {} | {} | {} | {} |\n",
             row.skill.word(),
             if row.order { "yes" } else { "" },
             interval(&row.items),
             interval(&row.pairs),
-            row.chance.map_or("-".into(), percent),
+            row.chance.map_or("-".into(), written),
             known(0),
             known(1),
             known(2),
@@ -312,7 +312,7 @@ fn markdown(results: &Results) -> String {
         );
     }
     let (items, pairs, single) = &results.order;
-    let single = single.map_or("-".into(), percent);
+    let single = single.map_or("-".into(), written);
     text += &format!(
         "| **order skills** | yes | {} | {} | | {single} | | | {} |\n",
         interval(items),

@@ -128,7 +128,7 @@ impl<'a> Driver<'a> {
         self.pools.get(..count).unwrap_or_default()
     }
 
-    /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind.
+    /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind, which may all be done.
     /// Returns the final checkpoint, or `None` where it was stopped.
     pub fn train(&mut self, only: Option<Kind>) -> Result<Option<PathBuf>> {
         let result = self.stages(only);
@@ -152,13 +152,17 @@ impl<'a> Driver<'a> {
         let (mut model, mut state) = folder::place(&self.run)?;
         let before = state.total_steps;
         while let Some(stage) = self.recipe.stages.get(state.stage) {
-            if only.is_some_and(|kind| kind != stage.kind) {
+            if let Some(kind) = only.filter(|kind| *kind != stage.kind) {
+                let done = self.recipe.stages.iter().take(state.stage).any(|stage| stage.kind == kind);
                 ensure!(
-                    state.total_steps > before,
+                    done,
                     "nothing of this kind is next: stage {} of the recipe is {:?}",
                     stage.name,
                     stage.kind
                 );
+                if state.total_steps == before && self.ranks.rank() == 0 {
+                    eprintln!("already done; next is stage {} of the recipe, {:?}", stage.name, stage.kind);
+                }
                 break;
             }
             let stopped;

@@ -43,6 +43,11 @@ pub fn start(run: &Path) -> PathBuf {
     run.join("start")
 }
 
+/// The recipe that the run was last trained with, its `epochs` settled to updates.
+pub fn recipe_file(run: &Path) -> PathBuf {
+    run.join("recipe.toml")
+}
+
 /// The newest checkpoint, or the model that the run begins with, and its place in the recipe.
 pub fn place(run: &Path) -> Result<(PathBuf, State)> {
     match checkpoint::latest(run)? {
@@ -55,7 +60,7 @@ pub fn place(run: &Path) -> Result<(PathBuf, State)> {
 /// far as the run has come, or taken with `amend` and the change written down.
 pub fn begin(recipe: &Recipe, run: &Path, amend: bool) -> Result<()> {
     let (_, state) = place(run)?;
-    let path = run.join("recipe.toml");
+    let path = recipe_file(run);
     let begun = start(run).join("model.safetensors").exists();
     if begun && path.exists() {
         let change = Recipe::load(&path)?.departs(recipe, state.stage);

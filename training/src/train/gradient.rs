@@ -89,8 +89,9 @@ pub struct Batch<'a> {
 }
 
 impl Batch<'_> {
-    /// The micro-batches `range`, spread over one-thread `pools`, and their gradients: where they begin with the update's first, the sum in their order,
-    /// so that no more are held at a time than there are workers; else each of them, since what comes before is another rank's.
+    /// The micro-batches `range`, spread over one-thread `pools`, and their gradients: where they begin with the update's first, the sum in their order;
+    /// else each of them, since what comes before is another rank's. Nobody waits for a slower worker, whose micro-batch may be of many more frames: the
+    /// gradients that come after it are kept until it is done.
     pub fn shares(
         &self,
         range: Range<usize>,

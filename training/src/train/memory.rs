@@ -33,9 +33,11 @@ pub struct Setting {
 pub struct Memory {
     /// Weights that the network computes with.
     pub parameters: usize,
-    /// Gradients of a process alone: the sum of an update's, and one for each worker beside it. (Of several ranks each keeps all of its own, see
-    /// [`super::plan`].)
+    /// Gradients of one worker alone: the sum of an update's, and the one that is made. (Several workers or ranks keep more, see [`super::plan`].)
     pub gradients: usize,
+    /// What rank 0 copies to write a checkpoint, between updates: the moments and values of all ranks, and matrices with their adapters in them. (On a
+    /// CPU in f32 the values are not copied.)
+    pub checkpoint: usize,
     /// First and second moments.
     pub moments: usize,
     /// f32 values of what is computed with in another type.
@@ -49,10 +51,15 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// All of it.
+    /// All that lives in an update.
     pub fn total(&self) -> usize {
-        let Self { parameters, gradients, moments, masters, tower, decoder, step } = *self;
+        let Self { parameters, gradients, moments, masters, tower, decoder, step, .. } = *self;
         parameters + gradients + moments + masters + tower + decoder + step
+    }
+
+    /// What lies at most in the memory of rank 0's host: gradients in an update, or copies while a checkpoint is written.
+    pub fn host(&self) -> usize {
+        self.gradients.max(self.checkpoint) + self.moments + self.masters
     }
 
     /// What lies on the device that computes, where that is not the host.
@@ -122,6 +129,9 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
     let scores = if width == 4 { 4 * work.pairs } else { 0 };
     let block = |prefix: &str| count(config, |name| name.starts_with(prefix));
     let attention = t.heads * t.head_dim;
+    let adapted_matrix =
+        |name: &str| name.starts_with("language_model.layers.") && name.ends_with("proj.weight");
+    let merged = if setting.adapters > 0 { count(config, adapted_matrix) } else { 0 };
     // A step's own graph, what comes from above, and the widest of what goes back through it, in a gradient and the sum that it is added to.
     let steps = [
         patches * if tower_moves { tower_block(config) + 3 * v.hidden + 3 * v.intermediate } else { 0 }
@@ -137,7 +147,8 @@ pub fn memory(config: &Config, setting: &Setting, work: &Work) -> Memory {
     ];
     Memory {
         parameters: all * width,
-        gradients: moving * 4 * (workers + 1),
+        gradients: moving * 4 * 2,
+        checkpoint: moving * (8 + 4) + merged * 4,
         moments: moving * 8 / ranks.max(1),
         masters: if width < 4 { moving * 4 / ranks.max(1) + (all - moving) * 4 } else { 0 },
         tower: tower * width * workers,

@@ -33,7 +33,7 @@ pub struct PlanArgs {
     /// Ranks that share an update
     #[arg(long, default_value_t = 1)]
     pub ranks: usize,
-    /// Threads of a rank; each holds a micro-batch of its own
+    /// Threads of a rank that compute, one with a GPU; each holds a micro-batch of its own
     #[arg(long, default_value_t = 1)]
     pub workers: usize,
 }
@@ -91,15 +91,16 @@ impl Plan {
             let batch = needed - self.memory().parameters;
             ways.push(format!("micro_batch = 1 saves {}", Gib(batch - batch / stage.micro_batch)));
         }
-        self.refuse(needed, device, "the device", &ways)
+        self.refuse(needed, device, "the device of each rank", &ways)
     }
 
-    /// The same for the memory of the host, which has the gradients and the optimizer's state, shared out over `ranks`.
+    /// The same for the memory of the host, which has the gradients and the optimizer's state, shared out over `ranks`, and on rank 0 what is copied for a
+    /// checkpoint.
     ///
     /// # Errors
     /// As [`Plan::fit_device`].
     pub fn fit_host(&self, host: u64, stage: &Stage, ranks: usize) -> Result<()> {
-        let (Memory { gradients, moments, masters, .. }, mut ways) = (*self.memory(), Vec::new());
+        let (Memory { moments, masters, .. }, mut ways) = (*self.memory(), Vec::new());
         if stage.accumulate > ranks {
             let shared = (moments + masters) * ranks / stage.accumulate;
             ways.push(format!("{} ranks leave {} of moments and masters", stage.accumulate, Gib(shared)));
@@ -107,14 +108,14 @@ impl Plan {
         if stage.kind == Kind::Tune && stage.lora.is_none() {
             ways.push("lora = { rank = 16, alpha = 32.0 } leaves almost nothing of these".into());
         }
-        self.refuse(gradients + moments + masters, host, "the host", &ways)
+        self.refuse(self.memory().host(), host, "the host of rank 0", &ways)
     }
 
     fn refuse(&self, needed: usize, has: u64, who: &str, ways: &[String]) -> Result<()> {
         let ways = if ways.is_empty() { "take a smaller network".to_owned() } else { ways.join("; ") };
         ensure!(
             needed as u64 <= has,
-            "stage {} needs {} on each rank and {who} has {}; {ways}",
+            "stage {} needs {} and {who} has {}; {ways}",
             self.stage,
             Gib(needed),
             Gib(has as usize)
@@ -138,7 +139,7 @@ impl fmt::Display for Gib {
 impl fmt::Display for Plan {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let [all, moving] = self.parameters.map(|n| n as f64 / 1e6);
-        let Memory { parameters, gradients, moments, masters, .. } = *self.memory();
+        let Memory { parameters, gradients, checkpoint, moments, masters, .. } = *self.memory();
         let activations = |m: &Memory| Gib(m.tower + m.decoder + m.step);
         let [kept, recomputed] = self.memory.each_ref().map(activations);
         write!(
@@ -151,11 +152,12 @@ impl fmt::Display for Plan {
             true => write!(f, "activations {recomputed} with checkpointing ({kept} without)")?,
             false => write!(f, "activations {kept} ({recomputed} with checkpointing)")?,
         }
-        write!(f, "; in the host's memory: gradients {}, moments {}", Gib(gradients), Gib(moments))?;
+        write!(f, "; in the host's memory: moments {}", Gib(moments))?;
         if masters > 0 {
             write!(f, ", f32 masters {}", Gib(masters))?;
         }
-        Ok(())
+        write!(f, ", gradients {}, in their place on rank 0 ", Gib(gradients))?;
+        write!(f, "{} of copies while a checkpoint is written", Gib(checkpoint))
     }
 }
 
@@ -235,6 +237,7 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> 
     let width = recipe.precision.dtype().size_in_bytes();
     let one = |stage: &Stage| {
         let own = stage.accumulate.div_ceil(ranks);
+        let workers = workers.clamp(1, own);
         let [patches, rows] = rows(&config, stage).map(|n| n * stage.micro_batch);
         let work = Work { patches, rows, pairs: 0, targets: TEXT_ROWS * stage.micro_batch };
         let moves = stage.kind == Kind::Tune && stage.lora.is_none();
@@ -244,15 +247,16 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> 
             adapters: adapters(&config, stage),
             width,
             checkpointing,
-            workers: workers.clamp(1, own),
+            workers,
             ranks,
         };
         let moving = memory::moving(&config, &of(false));
         let bytes = |checkpointing| {
             let found = memory::memory(&config, &of(checkpointing), &work);
-            // Of several ranks each keeps the gradients of all its micro-batches until they are added in their order.
-            let gradients = if ranks > 1 { 4 * moving * own } else { found.gradients };
-            Memory { gradients, ..found }
+            // Gradients are added in the order of the micro-batches. One worker adds each to the sum when it is made; of several the others may have made all of
+            // theirs before the one that is waited for, and of several ranks each keeps its own until it is their turn.
+            let held = if ranks == 1 && workers == 1 { own.min(2) } else { own };
+            Memory { gradients: 4 * moving * held, ..found }
         };
         Plan {
             stage: stage.name.clone(),
@@ -319,6 +323,16 @@ mod tests {
         let Memory { gradients, moments, .. } = *tune.memory();
         assert_eq!((moments, gradients), (tune.parameters[1] * 8 / 64, tune.parameters[1] * 4 * 8));
         assert!(tune.memory[1].decoder * 4 < tune.memory[0].decoder);
+        // Eight micro-batches a rank hold more than a checkpoint's copies do; a single one holds less.
+        assert_eq!(tune.memory().checkpoint, tune.parameters[1] * 12);
+        assert_eq!(tune.memory().host(), gradients + moments);
+        let alone = &plan(&recipe, 512, 1).unwrap()[1];
+        let Memory { gradients, checkpoint, moments, masters, .. } = *alone.memory();
+        assert!(gradients < checkpoint && alone.memory().host() == checkpoint + moments + masters);
+        let exact = alone.memory().host() as u64;
+        assert!(alone.fit_host(exact, &recipe.stages[1], 512).is_ok());
+        assert!(alone.fit_host(exact - 1, &recipe.stages[1], 512).is_err());
+        assert!(alone.to_string().contains("while a checkpoint is written"), "{alone}");
         let stage = &recipe.stages[1];
         let refusals = [
             tune.fit_device(80 << 30, stage).unwrap_err().to_string(),

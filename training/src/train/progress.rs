@@ -1,4 +1,4 @@
-//! One live line for a person: where training is, how well it goes, how fast, how long still.
+//! One live line for a person: where training is, how well it goes, how fast, how long the stage still takes.
 //!
 //! Comes in: a record per update. Goes out, on standard error: a line that is redrawn on a terminal, or else a plain line every so many
 //! updates, so that a job's log stays short. Standard output is left to results. Nothing here decides anything.
@@ -89,7 +89,10 @@ fn line(record: &Record, left: Duration) -> String {
         1..60 => format!("{minutes}m{seconds:02}s"),
         _ => format!("{}h{:02}m", minutes / 60, minutes % 60),
     };
-    format!("loss {loss:.3} lr {lr:.1e} {tokens_per_s:.0} tok/s mfu {:.1}% eta {eta}", utilization * 100.0)
+    format!(
+        "loss {loss:.3} lr {lr:.1e} {tokens_per_s:.0} tok/s mfu {:.1}% eta {eta} of the stage",
+        utilization * 100.0
+    )
 }
 
 #[cfg(test)]
@@ -101,8 +104,8 @@ mod tests {
         let record =
             Record { loss: 1.25, lr: 2e-3, tokens_per_s: 4321.4, utilization: 0.345, ..Record::default() };
         let text = line(&record, Duration::from_secs(3725));
-        assert_eq!(text, "loss 1.250 lr 2.0e-3 4321 tok/s mfu 34.5% eta 1h02m");
-        assert!(line(&record, Duration::from_secs(65)).ends_with("eta 1m05s"));
+        assert_eq!(text, "loss 1.250 lr 2.0e-3 4321 tok/s mfu 34.5% eta 1h02m of the stage");
+        assert!(line(&record, Duration::from_secs(65)).ends_with("eta 1m05s of the stage"));
     }
 
     #[test]

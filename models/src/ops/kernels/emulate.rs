@@ -121,7 +121,7 @@ impl Guarded {
 }
 
 /// Runs a kernel on arrays that it may change; gives none back where it wrote outside them.
-pub fn call(launch: &Launch<'_>, arrays: &mut [Vec<u8>]) -> Result<()> {
+fn call(launch: &Launch<'_>, arrays: &mut [Vec<u8>]) -> Result<()> {
     let Some(emulate) = library() else { bail!("no C++ compiler") };
     let name = CString::new(launch.name()?).unwrap();
     let mut guarded: Vec<Guarded> = arrays

@@ -80,7 +80,7 @@ impl Launch<'_> {
 }
 
 #[cfg(feature = "cuda")]
-pub mod device {
+mod device {
     //! On a CUDA device.
 
     use super::{Launch, Scalar};
@@ -94,7 +94,7 @@ pub mod device {
     /// Where the first element of a dense tensor lies.
     ///
     /// The address stays good while the storage is borrowed; memory that is given back is reused only by work that is queued later.
-    pub fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
+    fn address(storage: &CudaStorage, layout: &Layout) -> Result<u64> {
         let Some((from, _)) = layout.contiguous_offsets() else {
             bail!("a kernel needs dense tensors, got {:?} with strides {:?}", layout.shape(), layout.stride())
         };
@@ -122,7 +122,7 @@ pub mod device {
     }
 
     /// Queues a kernel with these addresses and sizes.
-    pub fn queue(launch: &Launch<'_>, device: &CudaDevice, addresses: &[u64]) -> Result<()> {
+    fn queue(launch: &Launch<'_>, device: &CudaDevice, addresses: &[u64]) -> Result<()> {
         let function = device.get_or_load_custom_func(&launch.name()?, "utr", PTX)?;
         let mut builder = function.builder();
         addresses.iter().for_each(|address| {

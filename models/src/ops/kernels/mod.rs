@@ -8,7 +8,7 @@
 mod attention;
 #[cfg(test)]
 pub(crate) mod emulate;
-pub(super) mod launch;
+mod launch;
 mod loss;
 mod norm;
 mod pointwise;

@@ -39,7 +39,8 @@ fn lost(rank: usize, timeout: Duration, error: &io::Error) -> Broken {
     Broken::Lost(match error.kind() {
         io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut => {
             format!(
-                "rank {rank} was silent for {} s: it hangs, its machine is gone, or --rank-timeout is too short",
+                "rank {rank} was silent for {} s: it hangs, its machine is gone, or it works (an update, rank 0 also a validation or a checkpoint) \
+                 for longer than --rank-timeout",
                 timeout.as_secs()
             )
         }

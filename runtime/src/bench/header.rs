@@ -1,17 +1,17 @@
-//! The machine a row was measured on: what must be known to compare it with a row of another one.
+//! The header of a bench: what must be known of a machine to compare its rows with those of another one.
 //!
-//! Comes in: the board's profile and the facts that the machine says about itself. Goes out: the header of every output. What it does not
+//! Comes in: the board's profile and the facts that the machine says about itself. Goes out: the [`Header`] of every output. What it does not
 //! say is `unknown`. Nobody needs to be root; nothing is changed or judged.
 
 use serde::Serialize;
 
-use crate::board::{self, Board};
+use crate::board::{Board, Machine};
 
 const UNKNOWN: &str = "unknown";
 
 /// What makes rows comparable.
 #[derive(Clone, Debug, PartialEq, Serialize)]
-pub struct Machine {
+pub struct Header {
     /// The board's profile.
     pub board: String,
     /// What the device tree calls it.
@@ -38,9 +38,9 @@ pub struct Machine {
     pub program: String,
 }
 
-impl Machine {
+impl Header {
     /// Puts the facts into words; `program` is left open.
-    pub fn of(board: &Board, facts: &board::Machine) -> Self {
+    pub fn of(board: &Board, facts: &Machine) -> Self {
         let or = |found: Option<String>| found.unwrap_or_else(|| UNKNOWN.into());
         let power_mode =
             facts.power_mode.map(|id| match facts.power_modes.iter().find(|mode| mode.id == id) {
@@ -71,7 +71,7 @@ impl Machine {
     }
 }
 
-impl std::fmt::Display for Machine {
+impl std::fmt::Display for Header {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         let program = self.program.get(..12).unwrap_or(UNKNOWN);
         let memory = self.memory_mib.map_or(UNKNOWN.into(), |mib| format!("{mib} MiB"));
@@ -95,34 +95,34 @@ mod tests {
     #[test]
     fn a_board_says_what_makes_its_rows_comparable() {
         let clock = |min, max| Some(Clock { min: Some(min), max: Some(max), ..Clock::default() });
-        let mut facts = board::Machine {
+        let mut facts = Machine {
             l4t: Some(Version(36, 4, 3)),
             power_mode: Some(2),
             power_modes: vec![PowerMode { id: 2, name: "MAXN_SUPER".into() }],
             cpu: clock(1728, 1728),
             gpu: clock(306, 1020),
             target: Some("multi-user.target".into()),
-            ..board::Machine::default()
+            ..Machine::default()
         };
         let board = Board::named("jetson-orin-nano").unwrap();
-        let machine = Machine::of(&board, &facts);
-        let found = [&machine.board, &machine.l4t, &machine.power_mode, &machine.clocks, &machine.kernel];
+        let header = Header::of(&board, &facts);
+        let found = [&header.board, &header.l4t, &header.power_mode, &header.clocks, &header.kernel];
         assert_eq!(found, ["jetson-orin-nano", "36.4.3", "MAXN_SUPER (2)", "free", UNKNOWN]);
         facts.gpu = clock(1020, 1020);
         facts.power_mode = Some(7);
-        let machine = Machine::of(&board, &facts);
+        let header = Header::of(&board, &facts);
         assert!(
-            machine.to_string().contains("L4T 36.4.3, kernel unknown; power mode 7, clocks locked"),
-            "{machine}"
+            header.to_string().contains("L4T 36.4.3, kernel unknown; power mode 7, clocks locked"),
+            "{header}"
         );
         facts.gpu = clock(1020, 1020).map(|clock| Clock { min: None, ..clock });
-        assert_eq!(Machine::of(&board, &facts).clocks, UNKNOWN);
+        assert_eq!(Header::of(&board, &facts).clocks, UNKNOWN);
     }
 
     #[test]
     fn a_machine_that_says_nothing_is_unknown() {
-        let machine = Machine::of(&Board::named("generic").unwrap(), &board::Machine::default());
-        let found = [&machine.model, &machine.l4t, &machine.power_mode, &machine.clocks, &machine.target];
-        assert!(found.iter().all(|found| *found == UNKNOWN), "{machine:?}");
+        let header = Header::of(&Board::named("generic").unwrap(), &Machine::default());
+        let found = [&header.model, &header.l4t, &header.power_mode, &header.clocks, &header.target];
+        assert!(found.iter().all(|found| *found == UNKNOWN), "{header:?}");
     }
 }
