@@ -92,7 +92,9 @@ manifest() {
 }
 
 to_board() {
-    local there files=() command tty=() sent="" package="" bytes box=""
+    local files=() command tty=() package="" bytes
+    # The trap sees these when the function has ended.
+    sent="" box=""
     there=/var/tmp/utr-deploy.$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
     [ -z "$enable" ] || board+=(--enable)
     [ -z "$source" ] || board+=(--source "$source")
@@ -151,7 +153,7 @@ to_rootfs() {
         run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
         run systemd-sysusers "--root=$rootfs" utr.conf
         local known
-        known=$(find "$rootfs"/usr/lib "$rootfs"/lib/systemd -name 'libsystemd-shared-*.so' 2> /dev/null | sed -nE 's/.*-([0-9]+).*/\1/p' | sort -n | tail -n 1)
+        known=$(find "$rootfs"/usr/lib "$rootfs"/lib/systemd -name 'libsystemd-shared-*.so' 2> /dev/null | sed -nE 's/.*-([0-9]+).*/\1/p' | sort -n | tail -n 1 || true)
         if [ "${known:-0}" -ge 254 ]; then
             run mkdir -p "$rootfs/etc/systemd/system/utr.service.d"
             run ln -sf /usr/lib/utr/back-off.conf "$rootfs/etc/systemd/system/utr.service.d/10-back-off.conf"
