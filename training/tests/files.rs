@@ -279,7 +279,7 @@ fn the_plan_says_what_a_recipe_takes_and_refuses_a_device_that_is_too_small() {
     let said = String::from_utf8_lossy(&refused.stderr).into_owned();
     assert!(
         refused.status.code() == Some(2)
-            && said.contains("the device has")
+            && said.contains("the device of each rank has")
             && said.contains("micro_batch = 1 saves"),
         "{said}"
     );
