@@ -78,7 +78,7 @@ fn answers_of_a_long_session_come_again_in_every_mode() {
         for replayed in replayed {
             let (recorded, now) = (replayed.recorded.unwrap(), replayed.now.expect("it was asked"));
             assert_eq!(recorded.tokens, now.tokens, "{mode:?} {kv:?}");
-            assert!(replayed.equal && now.tokens.len() > 8, "{:?}", now.text);
+            assert!(replayed.equal && now.tokens.len() > 4, "{:?}", now.text);
             assert_eq!(recorded.frames, now.frames);
             assert_eq!(recorded.history_reaches, now.history_reaches, "{mode:?}");
         }
