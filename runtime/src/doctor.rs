@@ -159,7 +159,7 @@ fn profile(board: &Board) -> Vec<Check> {
         let span = |major: &u32| {
             let mut rows = releases.iter().filter(|row| row.l4t.0 == *major);
             let first = &rows.next()?.jetpack;
-            let last = rows.last().map_or(String::new(), |row| format!(" to {}", row.jetpack));
+            let last = rows.next_back().map_or(String::new(), |row| format!(" to {}", row.jetpack));
             Some(format!("R{major} (JetPack {first}{last})"))
         };
         let names: Vec<String> = board.l4t.iter().filter_map(span).collect();
