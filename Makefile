@@ -24,7 +24,7 @@ help:
 	@echo "make cross       utr for aarch64 boards and its .deb, run under emulation against this machine's answers; CUDA=1: with CUDA"
 	@echo "make cuda        utr-train for NVIDIA GPUs, without GStreamer, in $(CUDA_FOLDER)/release; it also starts where there is none"
 	@echo "make cuda-utr    the same of utr, with GStreamer, for a workstation"
-	@echo "make gpu         everything that needs a GPU: kernels, gradients, a training step, the comparison with PyTorch (torch, transformers)"
+	@echo "make gpu         what waits for a GPU: kernels, gradients, a training step, the comparison with PyTorch (torch, transformers), the largest model"
 	@echo "make cuda-test   the kernels and gradients on this machine's GPU (without one, only on the CPU)"
 	@echo "make lint        formatting and clippy, warnings are errors"
 	@echo "make deny        licences and duplicate crates (needs cargo-deny)"
@@ -74,12 +74,13 @@ cuda-utr: setup
 	@$(CUDA_BUILD) build --release -p utr-runtime --features cuda
 	@echo "$(CUDA_FOLDER)/release/utr"
 
-# All that waits for a GPU, in one command; training/examples/step.rs has the sizes for a step of the true shape.
+# All that waits for a GPU, in one command, but `utr --device cuda` (`make cuda-utr`).
 gpu: export UTR_NEEDS_GPU := 1
 gpu: peer-python cuda-test
 	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda --against-cpu
 	@$(CUDA_BUILD) run --release -p utr-training --no-default-features --features cuda --example step -- --device cuda --against-cpu --precision bf16 --checkpointing --frames 2 --text 90
 	@benches/train/run
+	@benches/train/largest
 
 # Before the long build.
 peer-python:

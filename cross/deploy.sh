@@ -31,7 +31,7 @@ say() { echo "deploy: $*" >&2; }
 fail() { say "$*"; exit 2; }
 
 deb="" no_deb="" bundle="" rootfs="" host="" enable="" stop="" dry="" profile="" source=""
-board=()
+board=() prepare=()
 while [ $# -gt 0 ]; do
     case $1 in
         --deb | --bundle | --source | --prepare | --timeout | --rootfs | --board) [ $# -gt 1 ] || fail "$1 needs a value; see --help" ;;
@@ -42,7 +42,8 @@ while [ $# -gt 0 ]; do
         --rootfs) rootfs=${2%/}; shift ;;
         --board) profile=$2; shift ;;
         --source) source=$2; shift ;;
-        --prepare | --timeout) board+=("$1" "$2"); shift ;;
+        --prepare) prepare=("$1" "$2"); board+=("$1" "$2"); shift ;;
+        --timeout) board+=("$1" "$2"); shift ;;
         --no-deb) no_deb=yes ;;
         --enable) enable=yes ;;
         --stop | --no-wait) board+=("$1"); [ "$1" != --stop ] || stop=yes ;;
@@ -92,7 +93,7 @@ manifest() {
 }
 
 to_board() {
-    local files=() command tty=() package="" bytes
+    local files=() package="" bytes
     # The trap sees these when the function has ended.
     sent="" box=""
     there=/var/tmp/utr-deploy.$(od -An -N8 -tx1 /dev/urandom | tr -d ' \n')
@@ -110,17 +111,24 @@ to_board() {
         bytes=$(manifest "$box/manifest") || exit
         if [ -z "$stop" ]; then
             run scp -qr "$box/manifest" "$host:$there/" || fail "copying to $host failed"
-            command=$(printf '%q ' bash "$there/on-board" --check ${package:+--deb "$package"} --bundle "$there/manifest" --bytes "$bytes")
-            run ssh "$host" "$command" || fail "$host refuses the bundle; nothing there was changed"
+            # As root, who alone reads the settings that the service will serve with.
+            far --check ${package:+--deb "$package"} "${prepare[@]}" --bundle "$there/manifest" --bytes "$bytes" ||
+                fail "$host refuses the bundle; nothing there was changed"
         fi
         run scp -qr "$bundle" "$host:$there/" || fail "copying to $host failed"
         board+=(--bundle "$there/$(basename "$bundle")")
     fi
-    command=$(printf '%q ' bash "$there/on-board" "${board[@]}")
-    # sudo may ask for a password.
-    [ ! -t 0 ] || tty=(-t)
     # From here on the folder is on-board's, which goes back where the connection breaks.
     sent=""
+    far "${board[@]}"
+}
+
+# Runs on-board there as root; where it fails the folder is gone.
+far() {
+    local command tty=()
+    command=$(printf '%q ' bash "$there/on-board" "$@")
+    # sudo may ask for a password.
+    [ ! -t 0 ] || tty=(-t)
     run ssh "${tty[@]}" "$host" "if [ \$(id -u) = 0 ]; then $command; else sudo $command; fi || { code=\$?; rm -rf $there; exit \$code; }"
 }
 
@@ -152,6 +160,8 @@ to_rootfs() {
         # Not dpkg-deb --extract, which would replace a link /lib by a folder.
         run bash -c 'set -o pipefail; dpkg-deb --fsys-tarfile "$1" | tar -x --keep-directory-symlink -C "$2"' unpack "$deb" "$rootfs"
         run systemd-sysusers "--root=$rootfs" utr.conf
+        # A camera's URI may hold its password; systemd reads it as root.
+        run chmod 600 "$rootfs/etc/default/utr"
         local known
         known=$(find "$rootfs"/usr/lib "$rootfs"/lib/systemd -name 'libsystemd-shared-*.so' 2> /dev/null | sed -nE 's/.*-([0-9]+).*/\1/p' | sort -n | tail -n 1 || true)
         if [ "${known:-0}" -ge 254 ]; then

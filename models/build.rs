@@ -13,6 +13,7 @@ fn main() -> ExitCode {
     }
     println!("cargo:rerun-if-changed=cuda");
     println!("cargo:rerun-if-env-changed=NVCC");
+    println!("cargo:rerun-if-env-changed=UTR_PTX_VERSION");
     match compile() {
         Ok(()) => ExitCode::SUCCESS,
         Err(fault) => {

@@ -110,6 +110,8 @@ pub struct Status {
     pub pending: u64,
     /// When the newest frame entered the window.
     pub newest: Option<Instant>,
+    /// When a frame was last looked at, also one that answers left no memory for.
+    pub looked: Option<Instant>,
 }
 
 #[derive(Default)]
@@ -126,6 +128,7 @@ struct Seen {
     view: Option<View>,
     count: u64,
     newest: Option<Instant>,
+    looked: Option<Instant>,
     newest_frame: Option<Arc<Frame>>,
     /// Whether the newest frame had to be dropped: the window then lags behind.
     behind: bool,
@@ -320,6 +323,7 @@ impl Session {
             window: seen.view.as_ref().map_or(0, |view| view.frames.len()),
             pending: self.desk.pending(),
             newest: seen.newest,
+            looked: seen.looked,
         }
     }
 }

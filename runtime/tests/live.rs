@@ -9,6 +9,7 @@ use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
+use std::sync::mpsc::channel;
 use std::time::{Duration, Instant};
 
 use gstreamer as gst;
@@ -21,7 +22,7 @@ use utr_runtime::capture::{self, CaptureOptions, Frame};
 use utr_runtime::interrupt::Interrupt;
 use utr_runtime::load::Model;
 use utr_runtime::pipeline::Settings;
-use utr_runtime::session::{Session, SessionOptions};
+use utr_runtime::session::{Job, Session, SessionOptions};
 use utr_runtime::source::Source;
 
 const LONG: Duration = Duration::from_secs(60);
@@ -208,6 +209,36 @@ fn a_session_answers_on_while_its_camera_is_away_and_about_new_frames_once_it_is
     assert!(after.frames[0].index > newest && after.frames.len() == 8, "{:?}", after.frames);
     // More than once where the server let the client in before it could stream.
     assert!(session.status().live.reconnects >= 1);
+}
+
+#[test]
+fn frames_that_an_answer_leaves_no_memory_for_are_still_looked_at() {
+    let uri = "gst://videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=50/1";
+    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
+    let model = Model::open(&repository.join("models/bundles/utr-nano"), None).unwrap();
+    let settings = Settings { mode: WindowMode::Rolling, ..Settings::exact(8) };
+    let options = SessionOptions { settings, live: eager(LONG), queue: 1, observers: Vec::new() };
+    let source = Source::parse(uri).unwrap();
+    let session = Session::start(model, &source, options, &Interrupt::default()).unwrap();
+    assert!(session.wait_for(8, LONG), "{:?}", session.status());
+    // Stops in the middle of its answer, with the window pinned, until it is let go.
+    let (go_on, held) = channel::<()>();
+    let job = Job {
+        question: Question::new("what moves?"),
+        cancel: session.cancel_flag(),
+        on_text: Box::new(move |_| Ok(held.recv().unwrap_or(()))),
+        done: Box::new(|_, _| ()),
+    };
+    assert!(session.submit(job).is_ok());
+    let end = Instant::now() + LONG;
+    while session.status().dropped_pinned < 3 {
+        assert!(Instant::now() < end, "{:?}", session.status());
+        std::thread::sleep(Duration::from_millis(20));
+    }
+    // What the watchdog goes by.
+    let status = session.status();
+    assert!(status.looked > status.newest, "{status:?}");
+    drop(go_on);
 }
 
 #[test]

@@ -34,6 +34,7 @@ while [ $# -gt 1 ]; do case $1 in -*) ;; *) cp -r "$1" "${to#*:}" ;; esac; shift
 [ "$3" = --check ] || [ "$1 $2" != "$FAILING" ] || exit 1
 case "$1 $2 $3" in
     "bundle install --check") [ -f "$4/manifest.json" ] && [ ! -e "$4/weights" ] ;;
+    "bundle install --help") [ -e "$LOG.old" ] || echo "  --check" ;;
     "bundle install "*) ln -sfn new "$UTR_BUNDLES/current"; ln -sfn old "$UTR_BUNDLES/previous" ;;
     "bundle rollback "*) ln -sfn old "$UTR_BUNDLES/current" ;;
 esac"#,
@@ -133,7 +134,7 @@ fn text(output: &Output) -> String {
     format!("{}{}", String::from_utf8_lossy(&output.stdout), String::from_utf8_lossy(&output.stderr))
 }
 
-const APT: &str = "apt-get install --yes --reinstall --allow-downgrades -o Dpkg::Options::=--force-confold";
+const APT: &str = "apt-get install --yes --reinstall --allow-downgrades -o DPkg::Lock::Timeout=300 -o Dpkg::Options::=--force-confold";
 /// With the program of the package where one comes along, before anything is installed.
 const CHECK: [&str; 2] = ["utr --version", "utr bundle install --check"];
 
@@ -211,12 +212,18 @@ fn a_bundle_that_does_not_fit_is_refused_before_it_is_sent() {
         let output = scene.deploy(arguments, "bundle install --check");
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
         assert!(text(&output).contains("refuses the bundle"), "{}", text(&output));
-        assert_eq!(scene.commands(), CHECK);
+        assert_eq!(scene.commands(), [CHECK[0], CHECK[1], "utr bundle install --help"]);
         assert_eq!(scene.current(), Some("old".into()));
         let log = std::fs::read_to_string(scene.path("log")).unwrap();
         let sent = log.lines().find_map(|line| line.strip_prefix("ssh board mkdir -m 700 ")).unwrap();
         assert!(!Path::new(sent).exists(), "{sent}");
     }
+    // A program from before that question refuses nothing.
+    let scene = Scene::new("200");
+    std::fs::write(scene.path("log.old"), "").unwrap();
+    let output = scene.deploy(&["--no-deb", "--bundle", "bundle", "board"], "bundle install --check");
+    assert!(output.status.success() && text(&output).contains("too old"), "{}", text(&output));
+    assert_eq!(scene.current(), Some("new".into()));
 }
 
 #[test]
@@ -360,6 +367,9 @@ fn a_rehearsal_and_a_mistake_touch_nothing() {
 #[test]
 fn a_root_file_system_gets_the_files_the_user_the_bundle_and_the_link_that_enables() {
     let scene = Scene::new("200");
+    let settings = scene.path("rootfs/etc/default/utr");
+    std::fs::create_dir_all(settings.parent().unwrap()).unwrap();
+    std::fs::write(&settings, "").unwrap();
     let arguments = ["--rootfs", "rootfs", "--deb", "utr_1_arm64.deb", "--bundle", "bundle", "--enable"];
     let output = scene.deploy(&arguments, "");
     assert!(output.status.success(), "{}", text(&output));
@@ -374,6 +384,7 @@ fn a_root_file_system_gets_the_files_the_user_the_bundle_and_the_link_that_enabl
             "utr bundle install bundle --store rootfs/var/lib/utr/bundles",
         ]
     );
+    assert_eq!(std::fs::metadata(&settings).unwrap().permissions().mode() & 0o777, 0o600);
     let link = scene.path("rootfs/etc/systemd/system/multi-user.target.wants/utr.service");
     assert_eq!(std::fs::read_link(link).unwrap(), Path::new("/lib/systemd/system/utr.service"));
 }

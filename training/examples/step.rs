@@ -5,8 +5,7 @@
 //! The frames and the text are made up; nothing is read and nothing is saved.
 //!
 //! `cargo run --release --workspace --example step -- --checkpointing` is a step that any machine can take; the true shape is
-//! `--vision 1152,4304,26,16 --image-size 384 --patch 14 --decoder 3584,18944,28,28,4 --vocab 152064 --frames 32 --precision bf16 --checkpointing --device cuda`
-//! (not run: it takes a large GPU and 120 GB of memory beside it).
+//! in `benches/train/largest` (not run: it takes a large GPU and 128 GB of memory beside it, and some more while it begins).
 
 use std::time::Instant;
 

@@ -138,7 +138,7 @@ fn execute(command: Command) -> Result<()> {
         Command::Plan(args) => plan::run(&args),
         Command::Align(args) => run::train(&args, Some(Kind::Align), place()?.as_ref(), &STOP).map(drop),
         Command::Tune(args) => run::train(&args, None, place()?.as_ref(), &STOP).map(drop),
-        Command::Tpl(args) => tpl::run(&args),
+        Command::Tpl(args) => tpl::run(&args, &STOP),
         Command::Eval(args) => eval::run(&args, &STOP),
         Command::Probe(args) => probe::run(&args, &STOP),
         Command::Ablate(args) => ablate::run(&args, &STOP),

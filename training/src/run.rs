@@ -7,7 +7,7 @@ use crate::eval::table::percent;
 use crate::eval::world::{self, Results};
 use crate::eval::{EvalArgs, SuiteKind};
 use crate::export::{Making, bundle_folder, export};
-use crate::tpl::{Scorer, Single};
+use crate::tpl::world::{Clips, Compared, SAMPLES, compare_tpl};
 use crate::train::checkpoint;
 use crate::train::data::feed::Reading;
 use crate::train::data::{Corpora, settle};
@@ -19,15 +19,12 @@ use crate::train::ranks::place::Place;
 use crate::train::ranks::{Alone, Transport};
 use crate::train::recipe::{Kind, Recipe};
 use crate::validate::Validation;
-use crate::world::conversations::{Mix, world_sample};
 use crate::world::suite::Suite;
-use crate::world::{Split, WorldConfig, clip_seed};
-use anyhow::{Context, Result, ensure};
+use anyhow::{Context, Result};
 use candle_core::Device;
-use serde::Serialize;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 use utr_models::{DeviceChoice, atomic};
 use utr_runtime::decode::KvPrecision;
@@ -58,7 +55,7 @@ pub struct TrainArgs {
     /// Where it runs: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Threads; each trains on its own clips. With a CUDA device they only step the optimizer
+    /// Threads; each trains on its own clips. With a CUDA device one computes, the others draw clips of the world ahead of it, and all step the optimizer
     #[arg(long, default_value_t = 2)]
     pub workers: usize,
     /// How data on disk are read
@@ -245,8 +242,7 @@ pub fn run(args: &RunArgs, place: Option<&Place>, stop: &AtomicBool) -> Result<(
         judge: Default::default(),
     };
     let results = world::score(&scoring, stop)?;
-    let clips = Clips { world: WorldConfig::full(), frames: 32 };
-    let comparison = compare_tpl(&model, &opened(args.device, place)?, 200, &clips, stop)?;
+    let comparison = compare_tpl(&model, &opened(args.device, place)?, SAMPLES, &Clips::full(), stop)?;
     let text = serde_json::to_string_pretty(&comparison)? + "\n";
     atomic::write(&run.join("tpl.json"), text.as_bytes())?;
     println!("{text}");
@@ -280,82 +276,4 @@ fn scores(results: &Results, tpl: &[Compared]) -> BTreeMap<String, f64> {
         scores.insert(format!("tpl_log/{}", compared.data), (compared.tpl_log * 1000.0).round() / 1000.0);
     }
     scores
-}
-
-/// Mean TPL of one kind of data.
-#[derive(Clone, Debug, Serialize)]
-pub struct Compared {
-    /// `utr`, `caption` or `skills`.
-    pub data: String,
-    /// Samples.
-    pub n: usize,
-    /// Mean ppl(one frame) - ppl(32 frames).
-    pub tpl: f64,
-    /// Mean nll(one frame) - nll(32 frames).
-    pub tpl_log: f64,
-    /// Standard error of `tpl_log`.
-    pub standard_error: f64,
-}
-
-/// Which clips are scored.
-#[derive(Clone, Debug)]
-pub struct Clips {
-    /// Where they come from.
-    pub world: WorldConfig,
-    /// Frames of each.
-    pub frames: usize,
-}
-
-/// TPL of UTR queries, of captions and of skill questions over the same unseen clips, under one model.
-pub fn compare_tpl(
-    model: &Path,
-    device: &Device,
-    samples: u64,
-    clips: &Clips,
-    stop: &AtomicBool,
-) -> Result<Vec<Compared>> {
-    let scorer = Scorer::load(model, device)?;
-    let none = Mix {
-        skill_turns: 0,
-        utr_turns: 0,
-        caption_turns: 0,
-        instruction_turns: 0,
-        pair_share: 0.0,
-        ..Mix::default()
-    };
-    let kinds = [
-        ("utr", Mix { utr_turns: 2, ..none.clone() }),
-        ("caption", Mix { caption_turns: 2, ..none.clone() }),
-        ("skills", Mix { skill_turns: 6, ..none }),
-    ];
-    kinds
-        .into_iter()
-        .map(|(name, mix)| {
-            let mut logs = Vec::new();
-            let mut sum = 0.0;
-            for i in 0..samples {
-                ensure!(!stop.load(Ordering::Relaxed), "stopped; the same command scores again");
-                let sample = world_sample(
-                    clip_seed(Split::Test, (1 << 50) + i),
-                    false,
-                    &mix,
-                    &clips.world,
-                    clips.frames,
-                );
-                let score = scorer.score(&sample, Single::Reduce, 4, 0)?;
-                sum += score.tpl;
-                logs.push(score.tpl_log);
-            }
-            let n = logs.len() as f64;
-            let mean = logs.iter().sum::<f64>() / n;
-            let variance = logs.iter().map(|x| (x - mean).powi(2)).sum::<f64>() / (n - 1.0).max(1.0);
-            Ok(Compared {
-                data: name.into(),
-                n: logs.len(),
-                tpl: sum / n,
-                tpl_log: mean,
-                standard_error: (variance / n).sqrt(),
-            })
-        })
-        .collect()
 }

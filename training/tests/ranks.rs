@@ -106,6 +106,27 @@ fn in_bf16_two_ranks_end_where_one_does() {
 }
 
 #[test]
+fn ranks_that_add_up_their_own_gradients_differ_from_one_by_rounding_alone() {
+    let folder = tempfile::tempdir().unwrap();
+    let recipe = recipe(folder.path(), 2, 6);
+    let text = std::fs::read_to_string(&recipe).unwrap();
+    let text = text.replace("accumulate = 2", "accumulate = 6");
+    std::fs::write(&recipe, &text).unwrap();
+    let own = folder.path().join("own.toml");
+    std::fs::write(&own, format!("rank_sums = true\n{text}")).unwrap();
+    let (one, two) = (folder.path().join("one"), folder.path().join("two"));
+    done(train("tune", &recipe, &one, "2").output().unwrap());
+    for child in start(2, &[(&own, &two); 2]) {
+        done(child.wait_with_output().unwrap());
+    }
+    let (want, got) = (losses(&one), losses(&two));
+    assert_eq!(want.len(), got.len());
+    for (step, loss) in &want {
+        assert!((loss - got[step]).abs() <= 1e-3 * loss, "update {step}: {loss} and {}", got[step]);
+    }
+}
+
+#[test]
 fn ranks_that_differ_are_refused_before_they_train() {
     let folder = tempfile::tempdir().unwrap();
     let recipe = recipe(folder.path(), 0, 6);

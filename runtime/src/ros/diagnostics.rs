@@ -233,6 +233,7 @@ mod tests {
             window: 8,
             pending: 3,
             newest: Some(Instant::now()),
+            looked: Some(Instant::now()),
         }
     }
 

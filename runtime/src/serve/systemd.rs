@@ -50,7 +50,7 @@ pub fn run(app: &App, stop: &watch::Receiver<bool>) {
             health.reason
         ))]);
         let state = if app.session.ended() { "ended".into() } else { source_state(&status) };
-        if watched && alive(status.newest, &state, app.started, patience(app.capture.timeout, app.fps)) {
+        if watched && alive(status.looked, &state, app.started, patience(app.capture.timeout, app.fps)) {
             tell(&[NotifyState::Watchdog]);
         }
     }
@@ -63,9 +63,9 @@ pub fn patience(capture_timeout: Duration, fps: f64) -> Duration {
     2 * capture_timeout + stale_after(fps)
 }
 
-/// Whether the process counts as working, from the newest frame's time and the word of the source's state.
-pub fn alive(newest: Option<Instant>, state: &str, started: Instant, patience: Duration) -> bool {
-    newest.unwrap_or(started).elapsed() < patience || state != "running"
+/// Whether the process counts as working, from the time that a frame was last looked at (a long answer may leave no memory to take it) and the word of the source's state.
+pub fn alive(looked: Option<Instant>, state: &str, started: Instant, patience: Duration) -> bool {
+    looked.unwrap_or(started).elapsed() < patience || state != "running"
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -83,7 +83,7 @@ mod tests {
         assert_eq!(patience, Duration::from_secs(25));
         let now = Instant::now();
         let old = now.checked_sub(Duration::from_secs(60)).unwrap();
-        for (newest, state, started, expected) in [
+        for (looked, state, started, expected) in [
             (Some(now), "running", old, true),
             (Some(old), "running", old, false),
             (None, "running", old, false),
@@ -93,7 +93,7 @@ mod tests {
             (Some(old), "ended", old, true),
             (Some(old), "failed", old, true),
         ] {
-            assert_eq!(alive(newest, state, started, patience), expected, "{newest:?} {state}");
+            assert_eq!(alive(looked, state, started, patience), expected, "{looked:?} {state}");
         }
     }
 }

@@ -110,9 +110,10 @@ fn publish(live: &Live, seeing: &mut Seeing, shared: &Shared, frame: Arc<Frame>,
     let mut seen = shared.seen();
     seen.newest_frame = Some(frame);
     seen.behind = !look.taken;
+    seen.looked = Some(Instant::now());
     if look.taken {
         seen.count += 1;
-        seen.newest = Some(Instant::now());
+        seen.newest = seen.looked;
         seen.view = Some(view);
     } else if let Some(shown) = seen.view.as_mut() {
         shown.dropped = view.dropped;

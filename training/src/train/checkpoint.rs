@@ -50,6 +50,11 @@ impl State {
     }
 }
 
+/// A checkpoint's folder under its run.
+pub fn name(state: &State) -> String {
+    format!("step-{}-stage-{}", state.total_steps, state.stage)
+}
+
 /// The newest whole checkpoint under `run`, if any.
 pub fn latest(run: &Path) -> Result<Option<PathBuf>> {
     let pointer = run.join("latest");
@@ -95,7 +100,7 @@ pub fn save(
     tensors: &[(&str, BTreeMap<String, Tensor>)],
     state: &State,
 ) -> Result<PathBuf> {
-    let name = format!("step-{}-stage-{}", state.total_steps, state.stage);
+    let name = name(state);
     if let Some(newest) = latest(run)?.filter(|newest| newest.ends_with(&name)) {
         return Ok(newest);
     }

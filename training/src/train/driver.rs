@@ -39,7 +39,7 @@ use utr_models::weights::{self, Weights};
 pub struct Options {
     /// Where weights, examples and products are. The optimizer's moments stay with the CPU.
     pub device: Device,
-    /// Threads of this rank; each trains on its own clips. With a CUDA device they only step the optimizer.
+    /// Threads of this rank; each trains on its own clips. With a CUDA device one computes and the others draw clips of the world ahead of it. All step the optimizer.
     pub workers: usize,
     /// Takes a changed recipe and writes the change down.
     pub amend: bool,
@@ -59,7 +59,7 @@ pub struct Options {
 pub struct Driver<'a> {
     recipe: &'a Recipe,
     run: PathBuf,
-    /// One thread each. All step the optimizer; on a device the first alone computes.
+    /// One thread each. All step the optimizer; on a device the first alone computes, on clips that the others draw.
     pools: Vec<rayon::ThreadPool>,
     options: Options,
     ranks: Box<dyn Transport>,
@@ -123,9 +123,9 @@ impl<'a> Driver<'a> {
         Ok(Self { recipe, run: run.to_path_buf(), pools, options, ranks, stop })
     }
 
-    fn computing(&self) -> &[rayon::ThreadPool] {
-        let count = if self.options.device.is_cpu() { self.pools.len() } else { 1 };
-        self.pools.get(..count).unwrap_or_default()
+    /// The threads that compute, and those that draw clips for them.
+    fn hands(&self) -> (&[rayon::ThreadPool], &[rayon::ThreadPool]) {
+        self.pools.split_at(if self.options.device.is_cpu() { self.pools.len() } else { 1 })
     }
 
     /// Runs all stages that are not done, from the last checkpoint or from nothing. `only` limits the run to stages of one kind, which may all be done.
@@ -176,6 +176,9 @@ impl<'a> Driver<'a> {
 
     /// Loads what a stage needs from a checkpoint; all ranks must find the same.
     fn load<'s>(&mut self, stage: &'s Stage, model: &Path, state: &State) -> Result<Training<'s>> {
+        if self.ranks.rank() > 0 {
+            folder::shows(model)?;
+        }
         let mut config = Config::load(model)?;
         let mut weights = weights::load(model, &mut config, DType::F32, &Device::Cpu)?;
         agree(&mut *self.ranks, "the weights or their place in the recipe", &digest(&weights, state)?)?;
@@ -292,7 +295,7 @@ impl<'a> Driver<'a> {
         let stage = training.stage;
         let validation = match &self.options.validation {
             Some(v) if state.total_steps.is_multiple_of(self.recipe.validate_every) => {
-                v.run(&training.network, &training.encoder, self.computing())?
+                v.run(&training.network, &training.encoder, self.hands().0)?
             }
             _ => BTreeMap::new(),
         };
@@ -341,6 +344,7 @@ impl<'a> Driver<'a> {
             names: training.optimizer.names(),
             vars: training.optimizer.vars(),
             checkpointing: self.recipe.checkpointing,
+            rank_sums: self.recipe.rank_sums,
             features: training.features.as_ref(),
         }
     }
@@ -349,8 +353,9 @@ impl<'a> Driver<'a> {
     fn update(&mut self, training: &mut Training<'_>, state: &State) -> Result<Update> {
         let stage = training.stage;
         let place = Shard { index: self.ranks.rank(), of: self.ranks.size() };
-        let (shares, terms) =
-            self.batch(training, state).shares(place.range(stage.accumulate), self.computing())?;
+        let (computing, drawing) = self.hands();
+        let batch = self.batch(training, state);
+        let (shares, terms) = batch.shares(place.range(stage.accumulate), computing, drawing)?;
         let ranks = &mut *self.ranks;
         let mut mine = vec![f64::from(u8::from(self.stop.load(Ordering::Relaxed)))];
         mine.extend(shares.iter().flat_map(|s| [s.loss, s.weight, s.tokens as f64, s.flops]));
@@ -412,7 +417,8 @@ impl<'a> Driver<'a> {
             saved.with_context(|| format!("the last good checkpoint is {}", training.last.display()))?;
         }
         barrier(&mut *self.ranks)?;
-        training.last = folder::place(&self.run)?.0;
+        // By its name: another machine may not see yet what rank 0 wrote.
+        training.last = self.run.join(checkpoint::name(state));
         Ok(())
     }
 }

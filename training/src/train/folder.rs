@@ -8,7 +8,7 @@ use super::recipe::Recipe;
 use anyhow::{Context, Result, bail, ensure};
 use std::fs::{File, TryLockError};
 use std::path::{Path, PathBuf};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 use utr_models::atomic;
 
 /// Makes the folder, where it is new, and keeps every other process out of it until the returned file is dropped or this process ends.
@@ -55,6 +55,26 @@ pub fn place(run: &Path) -> Result<(PathBuf, State)> {
         None => Ok((start(run), State::default())),
     }
 }
+
+/// Waits until a checkpoint that another machine wrote is seen here: network file systems tell of new files up to a minute later.
+///
+/// # Errors
+/// It does not come.
+pub fn shows(model: &Path) -> Result<()> {
+    let last = Instant::now() + SHOWN_WITHIN;
+    while !model.join("config.json").exists() {
+        ensure!(
+            Instant::now() < last,
+            "{} is not seen here after {} s, though rank 0 wrote it; all ranks must see the run folder",
+            model.display(),
+            SHOWN_WITHIN.as_secs()
+        );
+        std::thread::sleep(CLAIM_PAUSE);
+    }
+    Ok(())
+}
+
+const SHOWN_WITHIN: Duration = Duration::from_secs(90);
 
 /// Ties a folder to its recipe, so that a bundle names the recipe that made it. Another recipe is refused as
 /// far as the run has come, or taken with `amend` and the change written down.

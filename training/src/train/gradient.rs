@@ -1,8 +1,8 @@
 //! Forward and backward: the micro-batches of one update, each with its loss and its gradient.
 //!
 //! Comes in: a place in the recipe, the network and the numbers of the micro-batches wanted. Goes out: one [`Share`] each, in their order, and their gradients. Each worker is one
-//! thread that draws its own clips and renders them, or takes what was read from disk ahead of it, and runs forward and backward alone. A share that is not
-//! a number is an error that names its samples.
+//! thread that draws its own clips and renders them, or takes what was read from disk ahead of it, and runs forward and backward alone; a device's worker takes
+//! what other threads drew. A share that is not a number is an error that names its samples.
 
 use super::data::feed::{Feed, Ready};
 use super::encode::Encoder;
@@ -21,6 +21,7 @@ use sha2::{Digest, Sha256};
 use std::ops::Range;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::mpsc::{Receiver, sync_channel};
 use utr_models::backward::{Gradient, Pass};
 use utr_models::network::{Example, Network};
 
@@ -62,6 +63,22 @@ impl Done {
     }
 }
 
+/// Micro-batches that other threads make, each thread the next of its turn.
+struct Ahead {
+    receivers: Vec<Receiver<Result<Ready>>>,
+    taken: usize,
+}
+
+impl Ahead {
+    /// The next micro-batch; waits for it.
+    fn take(&mut self) -> Result<Ready> {
+        let receiver = self.receivers.get(self.taken % self.receivers.len().max(1));
+        self.taken += 1;
+        let ready = receiver.and_then(|receiver| receiver.recv().ok());
+        ready.context("a thread that draws clips stopped early")?
+    }
+}
+
 /// One update: where in the recipe it stands, and what it runs.
 pub struct Batch<'a> {
     /// Seed of the recipe.
@@ -84,29 +101,36 @@ pub struct Batch<'a> {
     pub vars: &'a [Var],
     /// See [`super::recipe::Recipe::checkpointing`].
     pub checkpointing: bool,
+    /// See [`super::recipe::Recipe::rank_sums`].
+    pub rank_sums: bool,
     /// Features of clips that come again.
     pub features: Option<&'a Features>,
 }
 
 impl Batch<'_> {
-    /// The micro-batches `range`, spread over one-thread `pools`, and their gradients: where they begin with the update's first, the sum in their order;
+    /// The micro-batches `range`, spread over one-thread `pools`, and their gradients: where they begin with the update's first, or ranks add up their own, the sum in their order;
     /// else each of them, since what comes before is another rank's. Nobody waits for a slower worker, whose micro-batch may be of many more frames: the
-    /// gradients that come after it are kept until it is done.
+    /// gradients that come after it are kept until it is done. A single worker may have `makers`, which draw its clips ahead of it: at most one each that
+    /// is being made and one that waits.
     pub fn shares(
         &self,
         range: Range<usize>,
         pools: &[rayon::ThreadPool],
+        makers: &[rayon::ThreadPool],
     ) -> Result<(Vec<Share>, Vec<Term>)> {
+        // What is read from disk comes ahead by itself.
+        let makers = if pools.len() == 1 && self.feed.is_none() { makers } else { &[] };
         let next = AtomicUsize::new(range.start);
         let (shares, terms) = range.clone().map(|_| (None, None)).unzip();
         let done = Mutex::new(Done { shares, terms, sum: None, summed: 0 });
-        let work = || {
+        let work = |mut ahead: Option<Ahead>| {
             loop {
                 let i = next.fetch_add(1, Ordering::Relaxed);
                 if i >= range.end {
                     break;
                 }
-                let (share, term) = match self.share(i) {
+                let ready = ahead.as_mut().map_or_else(|| self.ready(i), Ahead::take);
+                let (share, term) = match ready.and_then(|ready| self.share(ready)) {
                     Ok((share, term)) => (Ok(share), Some(term)),
                     Err(error) => {
                         // What comes after it is not wanted any more.
@@ -117,15 +141,26 @@ impl Batch<'_> {
                 if let Ok(mut done) = done.lock() {
                     done.shares[i - range.start] = Some(share);
                     done.terms[i - range.start] = term;
-                    if range.start == 0 {
+                    if range.start == 0 || self.rank_sums {
                         done.fold();
                     }
                 }
             }
         };
         std::thread::scope(|scope| {
+            let mut receivers = Vec::new();
+            for (place, maker) in makers.iter().enumerate() {
+                let (sender, receiver) = sync_channel(1);
+                receivers.push(receiver);
+                let mut mine = range.clone().skip(place).step_by(makers.len());
+                // Until all are made, or nobody takes them any more.
+                let make = move || while mine.next().is_some_and(|i| sender.send(self.ready(i)).is_ok()) {};
+                scope.spawn(move || maker.install(make));
+            }
+            let mut ahead = (!receivers.is_empty()).then_some(Ahead { receivers, taken: 0 });
             for pool in pools {
-                scope.spawn(|| pool.install(work));
+                let (work, ahead) = (&work, ahead.take());
+                scope.spawn(move || pool.install(|| work(ahead)));
             }
         });
         let done = done.into_inner().map_err(|_| anyhow!("a training worker panicked"))?;
@@ -183,8 +218,7 @@ impl Batch<'_> {
         Ok(ready)
     }
 
-    fn share(&self, index: usize) -> Result<(Share, Term)> {
-        let Ready { examples, ids } = self.ready(index)?;
+    fn share(&self, Ready { examples, ids }: Ready) -> Result<(Share, Term)> {
         let work = self.network.work(&examples)?;
         let pass = Pass { checkpointing: self.checkpointing, features: self.seen(&ids, &examples)? };
         let Gradient { loss, weight, grads } = self.network.gradient(&examples, self.vars, &pass)?;
@@ -223,4 +257,90 @@ pub fn clip_index(seed: u64, stage: usize, n: u64) -> u64 {
     let mut bytes = [0; 8];
     bytes.copy_from_slice(&digest[..8]);
     u64::from_le_bytes(bytes) >> 2
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::encode::Masking;
+    use super::super::recipe::Recipe;
+    use super::super::stage::{network, variables};
+    use super::super::start::start;
+    use super::*;
+    use candle_core::{DType, Device};
+    use utr_models::{Config, weights};
+
+    const RECIPE: &str = r#"
+name = "tiny"
+seed = 3
+checkpoint_every = 4
+validate_every = 1000
+quant = "q8_0"
+[sizes]
+image_size = 32
+patch = 8
+vision = [32, 64, 1, 2]
+decoder = [64, 96, 2, 4, 2]
+rope_theta = 10000.0
+max_positions = 2048
+vocab = 640
+[[stages]]
+name = "tune"
+kind = "tune"
+steps = 1
+micro_batch = 1
+accumulate = 7
+frames = [[1, 1.0], [6, 1.0]]
+schedule = { lr = 3e-3, muon = true }
+mix = { skill_turns = 2, utr_turns = 1, caption_turns = 0, instruction_turns = 1 }
+world = { min_objects = 1, max_objects = 2, max_occluders = 0, camera = false, textures = false, backdrops = false, large_only = true, held_out = "never" }
+"#;
+
+    /// Losses and gradients, to the bit, of one worker alone, of several, and of one for whom others draw; also of a rank that adds up its own.
+    #[test]
+    fn who_draws_and_who_computes_changes_no_bit() {
+        let folder = tempfile::tempdir().unwrap();
+        let recipe: Recipe = toml::from_str(RECIPE).unwrap();
+        start(&recipe, folder.path()).unwrap();
+        let mut config = Config::load(folder.path()).unwrap();
+        let loaded = weights::load(folder.path(), &mut config, DType::F32, &Device::Cpu).unwrap();
+        let stage = &recipe.stages[0];
+        let (computed, vars) = variables(&loaded, stage, DType::F32, &Device::Cpu).unwrap();
+        let (names, vars): (Vec<String>, Vec<Var>) = vars.into_iter().unzip();
+        let network = network(&config, &computed, None).unwrap();
+        let encoder = Encoder::load(folder.path(), &config, Masking::Answer, 0.0).unwrap();
+        let pool = |_| rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+        let pools: Vec<_> = (0..4).map(pool).collect();
+        let run = |rank_sums, range: Range<usize>, computing: usize, drawing: usize| {
+            let batch = Batch {
+                seed: 3,
+                number: 0,
+                stage,
+                step: 0,
+                network: &network,
+                encoder: &encoder,
+                feed: None,
+                names: &names,
+                vars: &vars,
+                checkpointing: false,
+                rank_sums,
+                features: None,
+            };
+            let (pools, makers) = (&pools[..computing], &pools[computing..computing + drawing]);
+            let (shares, terms) = batch.shares(range, pools, makers).unwrap();
+            (shares.iter().map(|share| share.loss.to_bits()).collect::<Vec<_>>(), terms)
+        };
+        let (losses, whole) = run(false, 0..7, 1, 0);
+        assert_eq!((losses.len(), whole.len()), (7, 1));
+        for (computing, drawing) in [(3, 0), (1, 1), (1, 3)] {
+            assert!(run(false, 0..7, computing, drawing) == (losses.clone(), whole.clone()));
+        }
+        let (_, each) = run(false, 4..7, 1, 2);
+        let (_, sum) = run(true, 4..7, 1, 2);
+        assert_eq!((each.len(), sum.len()), (3, 1));
+        let mut want = each[0].clone();
+        for term in &each[1..] {
+            want.iter_mut().zip(term).for_each(|(sum, term)| add(sum, term));
+        }
+        assert!(sum[0] == want);
+    }
 }

@@ -101,6 +101,9 @@ impl Plan {
     /// As [`Plan::fit_device`].
     pub fn fit_host(&self, host: u64, stage: &Stage, ranks: usize) -> Result<()> {
         let (Memory { moments, masters, .. }, mut ways) = (*self.memory(), Vec::new());
+        if stage.accumulate > ranks && ranks > 1 {
+            ways.push("rank_sums = true keeps one gradient for each rank".into());
+        }
         if stage.accumulate > ranks {
             let shared = (moments + masters) * ranks / stage.accumulate;
             ways.push(format!("{} ranks leave {} of moments and masters", stage.accumulate, Gib(shared)));
@@ -254,8 +257,8 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> 
         let bytes = |checkpointing| {
             let found = memory::memory(&config, &of(checkpointing), &work);
             // Gradients are added in the order of the micro-batches. One worker adds each to the sum when it is made; of several the others may have made all of
-            // theirs before the one that is waited for, and of several ranks each keeps its own until it is their turn.
-            let held = if ranks == 1 && workers == 1 { own.min(2) } else { own };
+            // theirs before the one that is waited for, and of several ranks each keeps its own until it is their turn, or adds them up itself.
+            let held = if (ranks == 1 || recipe.rank_sums) && workers == 1 { own.min(2) } else { own };
             Memory { gradients: 4 * moving * held, ..found }
         };
         Plan {
@@ -314,7 +317,7 @@ mod tests {
         let recipe = parts(folder.path());
         let plans = |recipe: &Recipe| plan(recipe, 64, 1).unwrap();
         let mut wide = recipe.clone();
-        (wide.precision, wide.checkpointing) = (Precision::F32, false);
+        (wide.precision, wide.checkpointing, wide.rank_sums) = (Precision::F32, false, false);
         let (narrow, wide) = (plans(&recipe), plans(&wide));
         let [align, tune] = &wide[..] else { panic!("two stages") };
         // Qwen2-7B has 7.62 billion weights, the tower 0.41, the projector 3584 * (1152 + 3584 + 2).
@@ -338,13 +341,14 @@ mod tests {
             tune.fit_device(80 << 30, stage).unwrap_err().to_string(),
             tune.fit_host(80 << 30, stage, 64).unwrap_err().to_string(),
         ];
-        for words in ["80.0 GiB", "checkpointing = true saves", "bf16", "512 ranks", "lora"] {
+        for words in ["80.0 GiB", "checkpointing = true saves", "bf16", "512 ranks", "rank_sums", "lora"] {
             assert!(refusals.iter().any(|refusal| refusal.contains(words)), "{refusals:?}");
         }
         assert!(tune.fit_device(tune.memory().device() as u64, stage).is_ok());
-        // The recipe as it is: half the width, and masters.
+        // The recipe as it is: half the width, masters, and of the gradients the sum and the one that is made.
         let found = narrow[1].memory();
         assert!(narrow[1].checkpointing && found.parameters * 2 == tune.memory().parameters);
+        assert_eq!(found.gradients, tune.parameters[1] * 4 * 2);
         assert!(found.masters > 0 && found.device() * 2 < tune.memory().device());
     }
 

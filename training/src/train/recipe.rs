@@ -266,6 +266,9 @@ pub struct Recipe {
     /// Blocks are computed again on the way back: the same numbers from less memory, a third more time.
     #[serde(default)]
     pub checkpointing: bool,
+    /// Each rank adds up its own gradients: one is kept in place of one for each micro-batch, but the bits then depend on the number of ranks.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub rank_sums: bool,
     /// Updates between checkpoints.
     pub checkpoint_every: usize,
     /// Updates between validations.

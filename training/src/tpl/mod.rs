@@ -17,10 +17,13 @@ use rand::Rng;
 use serde::{Deserialize, Serialize};
 use sha2::{Digest, Sha256};
 use std::path::{Path, PathBuf};
-use utr_models::{DeviceChoice, Network, RgbFrame};
+use std::sync::atomic::AtomicBool;
+use utr_models::{DeviceChoice, Network, RgbFrame, atomic};
 use utr_runtime::capture::CaptureOptions;
 use utr_runtime::sample::{Sampling, sample};
 use utr_runtime::source::Source;
+
+pub mod world;
 
 /// What "one frame" is.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, clap::ValueEnum)]
@@ -39,11 +42,14 @@ pub struct TplArgs {
     #[arg(long)]
     pub model: PathBuf,
     /// LLaVA conversations (JSON or JSON lines)
-    #[arg(long)]
-    pub data: PathBuf,
+    #[arg(long, required_unless_present = "world")]
+    pub data: Option<PathBuf>,
     /// Folder that the data's media paths start from
-    #[arg(long)]
-    pub media_root: PathBuf,
+    #[arg(long, required_unless_present = "world")]
+    pub media_root: Option<PathBuf>,
+    /// In place of data: UTR queries, captions and skill questions of 200 clips of the world each, as `run` scores its model; OUTPUT is one JSON list
+    #[arg(long, conflicts_with_all = ["data", "media_root", "frames", "draws", "seed", "single", "shard", "select"])]
+    pub world: bool,
     /// Frames taken uniformly from each clip
     #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u8).range(1..=32))]
     pub frames: u8,
@@ -62,7 +68,7 @@ pub struct TplArgs {
     /// Where it runs: auto, cpu, cuda or cuda:N
     #[arg(long, default_value = "auto")]
     pub device: DeviceChoice,
-    /// Where the scores go, one JSON line per sample
+    /// Where the scores go, one JSON line for each sample
     #[arg(long)]
     pub output: PathBuf,
     /// Also writes the samples with the highest TPL, such as `top:30%` or `top:5000`
@@ -146,14 +152,26 @@ impl Scorer {
     }
 }
 
-/// Runs `utr-train tpl`.
-pub fn run(args: &TplArgs) -> Result<()> {
-    distinct(&[&args.data], &args.output)?;
-    if let Some(path) = &args.select_output {
-        distinct(&[&args.data], path)?;
+/// Runs `utr-train tpl`; `stop` ends it early, an error.
+pub fn run(args: &TplArgs, stop: &AtomicBool) -> Result<()> {
+    if let (Some(data), Some(media_root)) = (&args.data, &args.media_root) {
+        return conversations(args, data, media_root);
     }
-    let all = llava::read(&args.data)?;
-    ensure!(!all.is_empty(), "{} holds no conversation", args.data.display());
+    let device = opened(args.device, None)?;
+    let kinds = world::compare_tpl(&args.model, &device, world::SAMPLES, &world::Clips::full(), stop)?;
+    let text = serde_json::to_string_pretty(&kinds)? + "\n";
+    print!("{text}");
+    Ok(atomic::write(&args.output, text.as_bytes())?)
+}
+
+/// Scores data on disk.
+fn conversations(args: &TplArgs, data: &Path, media_root: &Path) -> Result<()> {
+    distinct(&[data], &args.output)?;
+    if let Some(path) = &args.select_output {
+        distinct(&[data], path)?;
+    }
+    let all = llava::read(data)?;
+    ensure!(!all.is_empty(), "{} holds no conversation", data.display());
     let mine = args.shard.range(all.len());
     let mine: Vec<(usize, &Record)> = all.iter().enumerate().filter(|(i, _)| mine.contains(i)).collect();
     // Text and single pictures have no frames to compare.
@@ -166,13 +184,13 @@ pub fn run(args: &TplArgs) -> Result<()> {
     let keep = args.select.as_deref().map(|rule| selected(rule, records.len())).transpose()?;
     let device = opened(args.device, None)?;
     let scorer = Scorer::load(&args.model, &device)?;
-    let parts = Parts::open(&args.output, &settings(args, &device)?)?;
+    let parts = Parts::open(&args.output, &settings(args, data, media_root, &device)?)?;
     let bar = indicatif::ProgressBar::new(records.len() as u64);
     for (part, records) in records.chunks(PART).enumerate().filter(|(part, _)| !parts.has(*part)) {
         bar.set_position((part * PART) as u64);
         let mut scores = Vec::with_capacity(PART);
         for (_, record) in records {
-            let scored = load(record, &args.media_root, usize::from(args.frames))
+            let scored = load(record, media_root, usize::from(args.frames))
                 .and_then(|sample| scorer.score(&sample, args.single, usize::from(args.draws), args.seed));
             match scored {
                 Ok(score) => scores.push(score),
@@ -189,7 +207,7 @@ pub fn run(args: &TplArgs) -> Result<()> {
         scores.len() <= records.len(),
         "{} holds more scores than {} has records: the data changed while scoring; score it anew",
         args.output.display(),
-        args.data.display()
+        data.display()
     );
     let failed = records.len() - scores.len();
     if !still.is_empty() {
@@ -208,7 +226,7 @@ pub fn run(args: &TplArgs) -> Result<()> {
     );
     if let Some(keep) = keep {
         let path = args.select_output.clone().unwrap_or_else(|| args.output.with_extension("selected.jsonl"));
-        let kept = write_selected(&args.data, &path, &scores, &places, keep)?;
+        let kept = write_selected(data, &path, &scores, &places, keep)?;
         println!("{kept} samples with the highest TPL in {}", path.display());
     }
     ensure!(
@@ -223,8 +241,8 @@ pub fn run(args: &TplArgs) -> Result<()> {
 const PART: usize = 64;
 
 /// All that decides the scores, in words.
-fn settings(args: &TplArgs, device: &Device) -> Result<String> {
-    let TplArgs { model, data, media_root, frames, draws, seed, single, shard, .. } = args;
+fn settings(args: &TplArgs, data: &Path, media_root: &Path, device: &Device) -> Result<String> {
+    let TplArgs { model, frames, draws, seed, single, shard, .. } = args;
     let bytes = std::fs::read(data).with_context(|| format!("reading {}", data.display()))?;
     // A GPU rounds otherwise. Parts that say nothing are the CPU's, as those from before this was written down.
     let place = if device.is_cpu() { "" } else { ", on cuda" };
