@@ -7,7 +7,7 @@ usage() {
 usage: cross/deploy.sh [options] HOST              to a board that runs, by ssh
        cross/deploy.sh [options] --rootfs DIR      into a root file system before flashing, such as Linux_for_Tegra/rootfs; as root
 
-HOST is what ssh takes. There a bundle's manifest is judged before the rest of it is sent; then the package is installed, utr bundle install, utr doctor,
+HOST is what ssh takes; where it is not root, sudo there may ask for a password, with a bundle twice. There a bundle's manifest is judged before the rest of it is sent; then the package is installed, utr bundle install, utr doctor,
 utr prepare, restart, wait for /readyz, status. Where a step fails, the bundle, the camera and the package (where this script brought it) that were in use
 before serve again. The exit status is not 0.
 
@@ -113,7 +113,7 @@ to_board() {
             run scp -qr "$box/manifest" "$host:$there/" || fail "copying to $host failed"
             # As root, who alone reads the settings that the service will serve with.
             far --check ${package:+--deb "$package"} "${prepare[@]}" --bundle "$there/manifest" --bytes "$bytes" ||
-                fail "$host refuses the bundle; nothing there was changed"
+                fail "the bundle was not sent: $host refuses it, or could not be asked (its words are above); nothing there was changed"
         fi
         run scp -qr "$bundle" "$host:$there/" || fail "copying to $host failed"
         board+=(--bundle "$there/$(basename "$bundle")")

@@ -211,7 +211,7 @@ fn a_bundle_that_does_not_fit_is_refused_before_it_is_sent() {
         let scene = Scene::new("200");
         let output = scene.deploy(arguments, "bundle install --check");
         assert_eq!(output.status.code(), Some(2), "{}", text(&output));
-        assert!(text(&output).contains("refuses the bundle"), "{}", text(&output));
+        assert!(text(&output).contains("the bundle was not sent"), "{}", text(&output));
         assert_eq!(scene.commands(), [CHECK[0], CHECK[1], "utr bundle install --help"]);
         assert_eq!(scene.current(), Some("old".into()));
         let log = std::fs::read_to_string(scene.path("log")).unwrap();
@@ -319,6 +319,11 @@ fn a_camera_is_named_and_the_services_own_encoder_is_prepared() {
     let output = scene.deploy(&["--no-deb", "--source", "csi://9", "--timeout", "1", "board"], "");
     assert_eq!((output.status.code(), read("defaults")), (Some(1), defaults), "{}", text(&output));
     assert_eq!(scene.commands().last().unwrap(), "systemctl restart utr");
+
+    // Settings that somebody removed are made anew.
+    std::fs::remove_file(scene.path("defaults")).unwrap();
+    let output = scene.deploy(&["--no-deb", "--source", "csi://0", "--no-wait", "board"], "");
+    assert_eq!((output.status.code(), read("defaults")), (Some(0), "UTR_SOURCE=csi://0\n".into()));
 
     let root = scene.path("rootfs/etc/default");
     std::fs::create_dir_all(&root).unwrap();

@@ -4,7 +4,8 @@
 //! not hold a boot back, `/readyz` and `STATUS=` say so instead. `WATCHDOG=1` follows the frames: it is sent while they arrive, and while the
 //! source says itself that none can (it opens, waits before the next try, has ended or failed), because a camera that vanished is no hung
 //! process and a restart would not bring it back. It stays away, and systemd restarts the service, where the source claims to run and yet no
-//! frame has entered the window for [`patience`], and where this task itself no longer runs. Without systemd nothing is sent.
+//! frame was looked at for [`patience`], where none has entered the window for so long though no question is pending ([`ANSWER`] where one is: it may hold the
+//! memory that frames need), and where this task itself no longer runs. Without systemd nothing is sent.
 
 use std::time::{Duration, Instant};
 
@@ -15,6 +16,8 @@ use super::status::{health, source_state, stale_after};
 use super::{App, log};
 
 const EVERY: Duration = Duration::from_secs(1);
+/// Longest time that answers may keep frames out of the window: thousands of tokens on a slow board.
+const ANSWER: Duration = Duration::from_secs(30 * 60);
 /// How often it is looked for a stop.
 const TICK: Duration = Duration::from_millis(50);
 
@@ -50,7 +53,10 @@ pub fn run(app: &App, stop: &watch::Receiver<bool>) {
             health.reason
         ))]);
         let state = if app.session.ended() { "ended".into() } else { source_state(&status) };
-        if watched && alive(status.looked, &state, app.started, patience(app.capture.timeout, app.fps)) {
+        let patience = patience(app.capture.timeout, app.fps);
+        let longest = if status.pending > 0 { ANSWER } else { patience };
+        let lives = |newest, patience| alive(newest, &state, app.started, patience);
+        if watched && lives(status.looked, patience) && lives(status.newest, longest) {
             tell(&[NotifyState::Watchdog]);
         }
     }
@@ -63,9 +69,9 @@ pub fn patience(capture_timeout: Duration, fps: f64) -> Duration {
     2 * capture_timeout + stale_after(fps)
 }
 
-/// Whether the process counts as working, from the time that a frame was last looked at (a long answer may leave no memory to take it) and the word of the source's state.
-pub fn alive(looked: Option<Instant>, state: &str, started: Instant, patience: Duration) -> bool {
-    looked.unwrap_or(started).elapsed() < patience || state != "running"
+/// Whether the process counts as working, from the time of a frame and the word of the source's state.
+pub fn alive(newest: Option<Instant>, state: &str, started: Instant, patience: Duration) -> bool {
+    newest.unwrap_or(started).elapsed() < patience || state != "running"
 }
 
 fn tell(states: &[NotifyState<'_>]) {
@@ -83,7 +89,7 @@ mod tests {
         assert_eq!(patience, Duration::from_secs(25));
         let now = Instant::now();
         let old = now.checked_sub(Duration::from_secs(60)).unwrap();
-        for (looked, state, started, expected) in [
+        for (newest, state, started, expected) in [
             (Some(now), "running", old, true),
             (Some(old), "running", old, false),
             (None, "running", old, false),
@@ -93,7 +99,7 @@ mod tests {
             (Some(old), "ended", old, true),
             (Some(old), "failed", old, true),
         ] {
-            assert_eq!(alive(looked, state, started, patience), expected, "{looked:?} {state}");
+            assert_eq!(alive(newest, state, started, patience), expected, "{newest:?} {state}");
         }
     }
 }

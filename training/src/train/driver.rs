@@ -1,7 +1,7 @@
 //! The loop: gradients of the micro-batches, their sum over the ranks, update, log, checkpoint.
 //!
 //! Comes in: a recipe, a run folder and the other ranks. Goes out: the finished checkpoint. Gradients are added in the order of the micro-batches, so
-//! that the result does not depend on how many workers or ranks there are. A stopped run goes on from its last checkpoint with the same
+//! that the result does not depend on how many workers there are, nor ranks (but see [`Recipe::rank_sums`]). A stopped run goes on from its last checkpoint with the same
 //! clips and the same losses; one that fails keeps it and tells the other ranks. Only rank 0 writes; all read the run folder.
 
 use super::checkpoint::{self, State};
@@ -149,7 +149,7 @@ impl<'a> Driver<'a> {
             folder::begin(self.recipe, &self.run, self.options.amend)?;
         }
         barrier(&mut *self.ranks)?;
-        let (mut model, mut state) = folder::place(&self.run)?;
+        let (mut model, mut state) = self.place()?;
         let before = state.total_steps;
         while let Some(stage) = self.recipe.stages.get(state.stage) {
             if let Some(kind) = only.filter(|kind| *kind != stage.kind) {
@@ -172,6 +172,21 @@ impl<'a> Driver<'a> {
             }
         }
         Ok(Some(model))
+    }
+
+    /// Where the run is, in rank 0's word: another machine may not see yet what was written last.
+    fn place(&mut self) -> Result<(PathBuf, State)> {
+        let told = match self.ranks.rank() {
+            0 => {
+                let (model, state) = folder::place(&self.run)?;
+                serde_json::to_vec(&(model.file_name().map(|name| name.to_string_lossy()), state))?
+            }
+            _ => Vec::new(),
+        };
+        let all = self.ranks.exchange(&told)?;
+        let (name, state): (String, State) =
+            serde_json::from_slice(all.first().context("rank 0 is silent")?)?;
+        Ok((self.run.join(name), state))
     }
 
     /// Loads what a stage needs from a checkpoint; all ranks must find the same.

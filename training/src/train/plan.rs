@@ -66,6 +66,8 @@ pub struct Plan {
     pub checkpointing: bool,
     /// Bytes of a weight and of an activation.
     pub width: usize,
+    /// Each rank keeps the gradients of all its micro-batches.
+    pub keeps_each: bool,
 }
 
 impl Plan {
@@ -101,8 +103,8 @@ impl Plan {
     /// As [`Plan::fit_device`].
     pub fn fit_host(&self, host: u64, stage: &Stage, ranks: usize) -> Result<()> {
         let (Memory { moments, masters, .. }, mut ways) = (*self.memory(), Vec::new());
-        if stage.accumulate > ranks && ranks > 1 {
-            ways.push("rank_sums = true keeps one gradient for each rank".into());
+        if self.keeps_each && stage.accumulate > ranks {
+            ways.push("rank_sums = true with one worker keeps the sum and one gradient on each rank".into());
         }
         if stage.accumulate > ranks {
             let shared = (moments + masters) * ranks / stage.accumulate;
@@ -254,11 +256,12 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> 
             ranks,
         };
         let moving = memory::moving(&config, &of(false));
+        let keeps_each = workers > 1 || (ranks > 1 && !recipe.rank_sums);
         let bytes = |checkpointing| {
             let found = memory::memory(&config, &of(checkpointing), &work);
             // Gradients are added in the order of the micro-batches. One worker adds each to the sum when it is made; of several the others may have made all of
             // theirs before the one that is waited for, and of several ranks each keeps its own until it is their turn, or adds them up itself.
-            let held = if (ranks == 1 || recipe.rank_sums) && workers == 1 { own.min(2) } else { own };
+            let held = if keeps_each { own } else { own.min(2) };
             Memory { gradients: 4 * moving * held, ..found }
         };
         Plan {
@@ -267,6 +270,7 @@ pub fn plan(recipe: &Recipe, ranks: usize, workers: usize) -> Result<Vec<Plan>> 
             memory: [bytes(false), bytes(true)],
             checkpointing: recipe.checkpointing,
             width,
+            keeps_each,
         }
     };
     Ok(recipe.stages.iter().map(one).collect())

@@ -266,7 +266,7 @@ pub struct Recipe {
     /// Blocks are computed again on the way back: the same numbers from less memory, a third more time.
     #[serde(default)]
     pub checkpointing: bool,
-    /// Each rank adds up its own gradients: one is kept in place of one for each micro-batch, but the bits then depend on the number of ranks.
+    /// Each rank adds up its own gradients and keeps the sum alone, not one for each micro-batch; the bits then depend on the number of ranks.
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub rank_sums: bool,
     /// Updates between checkpoints.
@@ -357,6 +357,7 @@ impl Recipe {
             ("masking", self.masking == other.masking),
             ("length_power", self.length_power == other.length_power),
             ("precision", self.precision == other.precision),
+            ("rank_sums", self.rank_sums == other.rank_sums),
         ];
         let started = self.stages.iter().zip(&other.stages).take(stage + 1);
         let changed = started.clone().find(|(a, b)| a != b).map(|(a, _)| format!("stage {}", a.name));
@@ -389,6 +390,7 @@ mod tests {
             old.departs(&new, 0)
         };
         assert_eq!(changed(&|r| r.precision = Precision::Bf16).as_deref(), Some("precision"));
+        assert_eq!(changed(&|r| r.rank_sums = true).as_deref(), Some("rank_sums"));
         assert_eq!(changed(&|r| r.checkpointing = true), None, "the numbers are the same");
     }
 

@@ -2,7 +2,7 @@
 //!
 //! Each rank runs its own micro-batches of an update, in the order of their numbers; gradients are added in that same order; each rank keeps the
 //! optimizer's moments of its own variables only and updates those (ZeRO, stage 1: Rajbhandari et al., 2020); then all get all variables. So
-//! the bits of the result do not depend on the number of ranks, nor on timing. [`Transport`] is what that needs: [`Alone`] and, over TCP,
+//! the bits of the result do not depend on timing, nor on the number of ranks unless the recipe lets each add up its own. [`Transport`] is what that needs: [`Alone`] and, over TCP,
 //! [`ring::Ring`] are there; another library's collectives would be a third. Who takes part is decided in `place`, how they meet in `join`.
 
 pub mod join;
