@@ -62,6 +62,12 @@ impl Format {
         }
     }
 
+    /// How many weights lie in so many bytes.
+    pub fn weights(self, bytes: u64) -> u64 {
+        let kind = self.matrix();
+        (bytes / kind.type_size() as u64).saturating_mul(kind.block_size() as u64)
+    }
+
     /// llama.cpp's `general.file_type`: the kind most tensors have.
     fn file_type(self) -> u32 {
         match self {

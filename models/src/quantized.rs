@@ -3,7 +3,7 @@
 //! Comes in: a matrix (out, in) as a GGUF file holds it, and where it is to be. Goes out: products with f32 rows, and single rows as f32. On the CPU
 //! a large matrix is cut into as many parts as there are cores, each multiplied by one core of the current rayon pool: candle's own threads take one
 //! caller at a time and spin meanwhile, which a program that sees while it speaks cannot afford (set `CANDLE_NUM_THREADS=1`). The numbers are those of
-//! the whole matrix. On a GPU it stays in one piece.
+//! the whole matrix. On a GPU it stays in one piece. A processor without the instructions that candle multiplies quantized rows with works on f32 copies.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -101,10 +101,23 @@ pub(crate) fn moved(matrix: &QTensor, device: &Device) -> Result<QTensor> {
     Ok(QTensor::new(storage, matrix.shape())?)
 }
 
+/// Whether this processor multiplies quantized matrices as they are. candle 0.11 takes dot products of 8-bit numbers for granted on aarch64; cores older than
+/// ARMv8.4 may lack them (Carmel, Cortex-A72) and would stop at an illegal instruction.
+pub fn multiplied_as_they_are() -> bool {
+    #[cfg(target_arch = "aarch64")]
+    return std::arch::is_aarch64_feature_detected!("dotprod");
+    #[cfg(not(target_arch = "aarch64"))]
+    true
+}
+
 impl Part {
     fn new(first: usize, rows: usize, matrix: QTensor) -> Result<Self> {
         let matrix = Arc::new(matrix);
-        Ok(Self { first, rows, product: QMatMul::from_arc(Arc::clone(&matrix))?, matrix })
+        let product = match matrix.device().is_cpu() && !multiplied_as_they_are() {
+            true => QMatMul::Tensor(matrix.dequantize(&Device::Cpu)?),
+            false => QMatMul::from_arc(Arc::clone(&matrix))?,
+        };
+        Ok(Self { first, rows, product, matrix })
     }
 }
 

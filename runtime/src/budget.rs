@@ -13,6 +13,7 @@ use std::path::Path;
 use crate::board::Board;
 
 pub use need::{Choice, Need, Sizes, Wish, memory_max, mode_name, size};
+pub use packed::Second;
 
 /// Share of a board's memory that Linux gets to see; firmware and carve-outs keep the rest (boards with 8 GB
 /// show 7.3 to 7.6 GiB).

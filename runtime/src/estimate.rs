@@ -9,7 +9,7 @@ use clap::ValueEnum;
 use utr_models::manifest::WindowMode;
 
 use crate::board::{Basis, Board, Expect};
-use crate::budget::{Available, Choice, Sizes, mode_name};
+use crate::budget::{Available, Choice, Second, Sizes, mode_name};
 use crate::decode::KvPrecision;
 use crate::encode::Engines;
 use crate::shape::{Bits, Model, Shape, Tower, matrices};
@@ -68,8 +68,8 @@ fn estimates(board: &Board) -> Vec<Expect> {
     let speed = Speed { gflop_s: peak * SHARE, gb_s: bandwidth * SHARE };
     let free = Available::of_board(board).map(|available| available.free);
     let all = MODELS.iter().flat_map(|pair| Bits::value_variants().iter().map(move |bits| (*pair, *bits)));
-    let packs = compute.dot_products;
-    let subjects = all.map(|((decoder, tower), bits)| Subject::new(decoder, tower, bits, packs));
+    let second = if compute.dot_products { Second::Packed } else { Second::Dense };
+    let subjects = all.map(|((decoder, tower), bits)| Subject::new(decoder, tower, bits, second));
     subjects.flat_map(|subject| subject.expect(&speed, free)).collect()
 }
 
@@ -94,7 +94,7 @@ struct Subject {
 }
 
 impl Subject {
-    fn new(decoder: Shape, tower: Tower, bits: Bits, packs: bool) -> Self {
+    fn new(decoder: Shape, tower: Tower, bits: Bits, second: Second) -> Self {
         let model = Model { decoder, tower: Some(tower) };
         let (text, v) = (decoder.config(), tower.config());
         let tokens = model.frame_tokens().unwrap_or(0);
@@ -105,8 +105,11 @@ impl Subject {
         let word = bits.to_possible_value().map_or_else(String::new, |value| value.get_name().to_string());
         let (blocks, output) = (matrices(&text) as f64, (text.vocab * text.hidden) as f64);
         // The table of embeddings is multiplied with only where it is the output matrix too.
-        let bytes_per_weight = bits.bytes(matrices(&text)) as f64 / blocks;
-        let sizes = model.sizes(bits, tokens, false).packing(packs);
+        let bytes_per_weight = match second {
+            Second::Dense => 4.0,
+            _ => bits.bytes(matrices(&text)) as f64 / blocks,
+        };
+        let sizes = model.sizes(bits, tokens, false).with_second(second);
         Self { name, bits: word, tokens, sizes, blocks, output, bytes_per_weight, tower_flop }
     }
 
@@ -175,10 +178,10 @@ impl Subject {
 }
 
 /// The largest decoder of the estimated models, in 4 bits, whose live window fits into `free` bytes beside what
-/// engines take; its name and what it all takes. `packs` says whether the processor works on a second copy of
-/// the decoder's matrices.
-pub fn largest_model(free: u64, packs: bool, engines: Engines) -> Option<(String, u64)> {
-    let models = MODELS.iter().map(|(decoder, tower)| Subject::new(*decoder, *tower, Bits::Q4, packs));
+/// engines take; its name and what it all takes. `second` is the copy of the decoder's matrices that the
+/// processor works on.
+pub fn largest_model(free: u64, second: Second, engines: Engines) -> Option<(String, u64)> {
+    let models = MODELS.iter().map(|(decoder, tower)| Subject::new(*decoder, *tower, Bits::Q4, second));
     let totals = models.map(|model| (model.total(WindowMode::Rolling, engines), model));
     let fitting = totals.filter(|(total, _)| *total <= free);
     let largest = fitting.max_by(|(_, a), (_, b)| a.blocks.total_cmp(&b.blocks));

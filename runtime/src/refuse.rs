@@ -62,7 +62,7 @@ fn remedy(sizes: &Sizes, engines: Engines, choice: Choice, available: Available)
         if bare <= available.free {
             parts.push(format!("without --encoder and --device it would ({})", size(bare)));
         }
-        if let Some((model, bytes)) = largest_model(available.free, sizes.packs(), engines) {
+        if let Some((model, bytes)) = largest_model(available.free, sizes.second(), engines) {
             parts.push(format!("a bundle of {model} in 4 bits would (about {})", size(bytes)));
         }
         let fits = |board: &Board| {
@@ -129,6 +129,7 @@ mod tests {
     use utr_models::manifest::Memory;
 
     use super::*;
+    use crate::budget::Second;
     use crate::shape::{Bits, Model, Shape, Tower};
 
     const MIB: u64 = 1 << 20;
@@ -137,7 +138,7 @@ mod tests {
     /// In 4 bits, without a second copy of the matrices, whatever machine tests.
     fn seven() -> Sizes {
         let model = Model { decoder: Shape::Qwen2Seven, tower: Some(Tower::SiglipSo400m) };
-        model.sizes(Bits::Q4, model.frame_tokens().unwrap(), false).packing(false)
+        model.sizes(Bits::Q4, model.frame_tokens().unwrap(), false).with_second(Second::None)
     }
 
     fn board(name: &str) -> Board {

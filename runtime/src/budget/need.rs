@@ -12,7 +12,7 @@ use utr_models::gguf::Format;
 use utr_models::manifest::{Manifest, Memory, WindowMode};
 use utr_models::{Config, DeviceChoice};
 
-use super::packed;
+use super::packed::{self, Second};
 use crate::board::Board;
 use crate::decode::{KvPrecision, KvShape};
 use crate::encode::{EncoderKind, Engines};
@@ -73,7 +73,7 @@ pub struct Choice {
 pub struct Need {
     /// Weights as loaded.
     pub weights: u64,
-    /// The decoder's matrices once more, arranged for the processor's dot products; zero where it has none.
+    /// The decoder's matrices once more, as the processor multiplies with them; zero where it takes them as they are.
     pub packed: u64,
     /// Encoded frames.
     pub window: u64,
@@ -100,7 +100,7 @@ impl std::fmt::Display for Need {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         write!(f, "weights {}, ", size(self.weights))?;
         if self.packed > 0 {
-            write!(f, "arranged once more for the processor {}, ", size(self.packed))?;
+            write!(f, "once more for the processor's products {}, ", size(self.packed))?;
         }
         let [window, kv, scratch, program] = [self.window, self.kv, self.scratch, self.program].map(size);
         write!(f, "window {window}, keys and values {kv}, scratch {scratch}, program {program}")?;
@@ -126,8 +126,8 @@ pub struct Sizes {
     text: usize,
     /// Bytes of the decoder's quantized matrices, and how they are quantized; none where they are not.
     matrices: Option<(u64, Format)>,
-    /// Whether the processor works on a second copy of them.
-    packs: bool,
+    /// The copy of them that the processor works on.
+    second: Second,
 }
 
 impl Sizes {
@@ -144,7 +144,7 @@ impl Sizes {
             live: manifest.window.live_mode,
             text: TEXT + 1 + manifest.sampling.max_tokens.min(decoder.context_length),
             matrices: None,
-            packs: false,
+            second: Second::None,
         };
         let bytes = manifest.files.get(DECODER).map_or(0, |file| file.bytes);
         sizes.with_matrices(bytes, manifest.quantization.format)
@@ -168,23 +168,24 @@ impl Sizes {
             live: WindowMode::Rolling,
             text: TEXT + 1 + Sampling::default().max_tokens,
             matrices: None,
-            packs: false,
+            second: Second::None,
         }
     }
 
     /// With quantized matrices of this many bytes in the decoder, of which this machine may keep a second copy.
     pub fn with_matrices(self, bytes: u64, format: Format) -> Self {
-        Self { matrices: Some((bytes, format)), packs: packed::here(format), ..self }
+        Self { matrices: Some((bytes, format)), second: packed::here(format), ..self }
     }
 
-    /// With a second copy of the matrices, or without one, whatever this machine does.
-    pub fn packing(self, packs: bool) -> Self {
-        Self { packs, ..self }
+    /// With this copy of the matrices, whatever this machine does.
+    pub fn with_second(self, second: Second) -> Self {
+        Self { second, ..self }
     }
 
     /// The same model on a board.
     pub fn on(&self, board: &Board) -> Self {
-        self.clone().packing(self.matrices.is_some_and(|(_, format)| packed::on(board, format)))
+        let second = self.matrices.map_or(Second::None, |(_, format)| packed::on(board, format));
+        self.clone().with_second(second)
     }
 
     /// The model's name.
@@ -192,9 +193,9 @@ impl Sizes {
         &self.name
     }
 
-    /// Whether the processor works on a second copy of its matrices.
-    pub fn packs(&self) -> bool {
-        self.packs
+    /// The copy of its matrices that the processor works on.
+    pub fn second(&self) -> Second {
+        self.second
     }
 
     /// Sizes of its keys and values.
@@ -214,7 +215,7 @@ impl Sizes {
         let frames = prefill::spans(choice.mode, choice.frames).max(choice.frames);
         let rows = frames.saturating_mul(self.tokens).saturating_add(self.text);
         let window = window.div_ceil(self.frames as u64).saturating_mul(choice.frames as u64);
-        let packed = self.matrices.filter(|_| self.packs).map_or(0, |(bytes, _)| bytes);
+        let packed = self.matrices.map_or(0, |(bytes, format)| self.second.bytes(bytes, format));
         let (kv, engines) = (self.rows(choice.kv, rows), taken_by(engines));
         Need { weights, packed, window, kv, scratch, program: PROGRAM, engines }
     }

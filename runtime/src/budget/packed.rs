@@ -1,28 +1,60 @@
 //! The second copy of a decoder's quantized matrices: candle arranges them for the processor's dot products
-//! and keeps the originals.
+//! and keeps the originals; where an ARM core has none, products are made with f32 copies.
 //!
-//! Comes in: a format, and a board or this machine. Goes out: whether its matrices are kept twice. It follows
+//! Comes in: a format, and a board or this machine. Goes out: which copy its matrices have. It follows
 //! candle 0.11's choice; sizes that are no multiple of its tiles are not told apart, so that the answer errs
 //! towards more memory.
 
 use utr_models::gguf::Format;
+use utr_models::quantized::multiplied_as_they_are;
 
 use crate::board::Board;
 
-/// Whether this machine keeps matrices of a format twice.
-pub fn here(format: Format) -> bool {
-    match format {
-        Format::F32 | Format::F16 => false,
-        Format::Q4_0 => dot_products() && cfg!(target_arch = "aarch64"),
-        Format::Q8_0 => dot_products(),
-        Format::Q4K => dot_products() || wide(),
+/// What the processor multiplies with in place of quantized matrices.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Second {
+    /// With the matrices themselves.
+    None,
+    /// With as many bytes, arranged for its dot products.
+    Packed,
+    /// With f32.
+    Dense,
+}
+
+impl Second {
+    fn packed(packs: bool) -> Self {
+        if packs { Self::Packed } else { Self::None }
+    }
+
+    /// Bytes beside matrices that take so many.
+    pub fn bytes(self, matrices: u64, format: Format) -> u64 {
+        match self {
+            Self::None => 0,
+            Self::Packed => matrices,
+            Self::Dense => format.weights(matrices).saturating_mul(4),
+        }
     }
 }
 
-/// Whether a board does; boards with a profile of their own have ARM cores.
-pub fn on(board: &Board, format: Format) -> bool {
-    let packable = !matches!(format, Format::F32 | Format::F16);
-    packable && board.compute.as_ref().is_some_and(|compute| compute.dot_products)
+/// What this machine does with matrices of a format.
+pub fn here(format: Format) -> Second {
+    match format {
+        Format::F32 | Format::F16 => Second::None,
+        _ if !multiplied_as_they_are() => Second::Dense,
+        Format::Q4_0 => Second::packed(dot_products() && cfg!(target_arch = "aarch64")),
+        Format::Q8_0 => Second::packed(dot_products()),
+        Format::Q4K => Second::packed(dot_products() || wide()),
+    }
+}
+
+/// What a board does; boards with a profile of their own have ARM cores.
+pub fn on(board: &Board, format: Format) -> Second {
+    match &board.compute {
+        Some(_) if matches!(format, Format::F32 | Format::F16) => Second::None,
+        Some(compute) if compute.dot_products => Second::Packed,
+        Some(_) => Second::Dense,
+        None => Second::None,
+    }
 }
 
 #[cfg(target_arch = "aarch64")]
