@@ -159,7 +159,7 @@ mod tests {
         let message = refused(&sizes, "jetson-orin-nano").unwrap();
         for part in [
             "GiB (weights",
-            "arranged once more for the processor 4.0 GiB",
+            "once more for the processor's products 4.0 GiB",
             "keys and values",
             "program 64 MiB)",
             "6.6 GiB are left of 7.4 GiB",
