@@ -6,7 +6,7 @@
 //! the whole matrix. On a GPU it stays in one piece. A processor without the instructions that candle multiplies quantized rows with works on f32 copies.
 
 use std::borrow::Cow;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 
 use candle_core::quantized::{QMatMul, QStorage, QTensor};
 use candle_core::{D, Device, Module, Tensor};
@@ -29,7 +29,8 @@ struct Part {
     first: usize,
     rows: usize,
     matrix: Arc<QTensor>,
-    product: QMatMul,
+    /// Made when it is first asked for: rows of a table of embeddings need none.
+    product: Arc<OnceLock<QMatMul>>,
 }
 
 impl Quantized {
@@ -70,12 +71,10 @@ impl Quantized {
     /// (n, in) rows to (n, out).
     pub fn forward(&self, x: &Tensor) -> Result<Tensor> {
         match self.parts.as_slice() {
-            [whole] => Ok(whole.product.forward(x)?),
+            [whole] => Ok(whole.product()?.forward(x)?),
             parts => {
-                let done: Vec<Tensor> = parts
-                    .par_iter()
-                    .map(|part| part.product.forward(x))
-                    .collect::<candle_core::Result<_>>()?;
+                let done: Vec<Tensor> =
+                    parts.par_iter().map(|part| Ok(part.product()?.forward(x)?)).collect::<Result<_>>()?;
                 Ok(Tensor::cat(&done, D::Minus1)?)
             }
         }
@@ -101,8 +100,8 @@ pub(crate) fn moved(matrix: &QTensor, device: &Device) -> Result<QTensor> {
     Ok(QTensor::new(storage, matrix.shape())?)
 }
 
-/// Whether this processor multiplies quantized matrices as they are. candle 0.11 takes dot products of 8-bit numbers for granted on aarch64; cores older than
-/// ARMv8.4 may lack them (Carmel, Cortex-A72) and would stop at an illegal instruction.
+/// Whether this processor multiplies quantized matrices as they are. candle 0.11 takes dot products of 8-bit numbers for granted on aarch64; some cores
+/// lack them (Carmel, Cortex-A72 and older) and would stop at an illegal instruction.
 pub fn multiplied_as_they_are() -> bool {
     #[cfg(target_arch = "aarch64")]
     return std::arch::is_aarch64_feature_detected!("dotprod");
@@ -112,12 +111,23 @@ pub fn multiplied_as_they_are() -> bool {
 
 impl Part {
     fn new(first: usize, rows: usize, matrix: QTensor) -> Result<Self> {
-        let matrix = Arc::new(matrix);
-        let product = match matrix.device().is_cpu() && !multiplied_as_they_are() {
-            true => QMatMul::Tensor(matrix.dequantize(&Device::Cpu)?),
-            false => QMatMul::from_arc(Arc::clone(&matrix))?,
+        let part = Self { first, rows, matrix: Arc::new(matrix), product: Arc::default() };
+        // At once where it costs no copy.
+        if multiplied_as_they_are() && part.matrix.dtype().block_size() > 1 {
+            part.product()?;
+        }
+        Ok(part)
+    }
+
+    fn product(&self) -> Result<&QMatMul> {
+        if let Some(product) = self.product.get() {
+            return Ok(product);
+        }
+        let product = match self.matrix.device().is_cpu() && !multiplied_as_they_are() {
+            true => QMatMul::Tensor(self.matrix.dequantize(&Device::Cpu)?),
+            false => QMatMul::from_arc(Arc::clone(&self.matrix))?,
         };
-        Ok(Self { first, rows, product, matrix })
+        Ok(self.product.get_or_init(|| product))
     }
 }
 

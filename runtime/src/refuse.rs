@@ -62,7 +62,7 @@ fn remedy(sizes: &Sizes, engines: Engines, choice: Choice, available: Available)
         if bare <= available.free {
             parts.push(format!("without --encoder and --device it would ({})", size(bare)));
         }
-        if let Some((model, bytes)) = largest_model(available.free, sizes.second(), engines) {
+        if let Some((model, bytes)) = largest_model(available.free, sizes.second_of_q4(), engines) {
             parts.push(format!("a bundle of {model} in 4 bits would (about {})", size(bytes)));
         }
         let fits = |board: &Board| {

@@ -126,8 +126,9 @@ pub struct Sizes {
     text: usize,
     /// Bytes of the decoder's quantized matrices, and how they are quantized; none where they are not.
     matrices: Option<(u64, Format)>,
-    /// The copy of them that the processor works on.
+    /// The copy of them that the processor works on, and the one that it would of matrices in 4 bits.
     second: Second,
+    second_of_q4: Second,
 }
 
 impl Sizes {
@@ -145,6 +146,7 @@ impl Sizes {
             text: TEXT + 1 + manifest.sampling.max_tokens.min(decoder.context_length),
             matrices: None,
             second: Second::None,
+            second_of_q4: packed::here(Format::Q4_0),
         };
         let bytes = manifest.files.get(DECODER).map_or(0, |file| file.bytes);
         sizes.with_matrices(bytes, manifest.quantization.format)
@@ -169,6 +171,7 @@ impl Sizes {
             text: TEXT + 1 + Sampling::default().max_tokens,
             matrices: None,
             second: Second::None,
+            second_of_q4: packed::here(Format::Q4_0),
         }
     }
 
@@ -185,7 +188,7 @@ impl Sizes {
     /// The same model on a board.
     pub fn on(&self, board: &Board) -> Self {
         let second = self.matrices.map_or(Second::None, |(_, format)| packed::on(board, format));
-        self.clone().with_second(second)
+        Self { second_of_q4: packed::on(board, Format::Q4_0), ..self.clone().with_second(second) }
     }
 
     /// The model's name.
@@ -193,9 +196,9 @@ impl Sizes {
         &self.name
     }
 
-    /// The copy of its matrices that the processor works on.
-    pub fn second(&self) -> Second {
-        self.second
+    /// The copy of matrices in 4 bits that the processor would work on.
+    pub fn second_of_q4(&self) -> Second {
+        self.second_of_q4
     }
 
     /// Sizes of its keys and values.

@@ -1,5 +1,5 @@
 //! The second copy of a decoder's quantized matrices: candle arranges them for the processor's dot products
-//! and keeps the originals; where an ARM core has none, products are made with f32 copies.
+//! and keeps the originals; where an ARM core has none, and of matrices that are f16 or f32, products are made with f32 copies.
 //!
 //! Comes in: a format, and a board or this machine. Goes out: which copy its matrices have. It follows
 //! candle 0.11's choice; sizes that are no multiple of its tiles are not told apart, so that the answer errs
@@ -39,7 +39,7 @@ impl Second {
 /// What this machine does with matrices of a format.
 pub fn here(format: Format) -> Second {
     match format {
-        Format::F32 | Format::F16 => Second::None,
+        Format::F32 | Format::F16 => Second::Dense,
         _ if !multiplied_as_they_are() => Second::Dense,
         Format::Q4_0 => Second::packed(dot_products() && cfg!(target_arch = "aarch64")),
         Format::Q8_0 => Second::packed(dot_products()),
@@ -50,7 +50,7 @@ pub fn here(format: Format) -> Second {
 /// What a board does; boards with a profile of their own have ARM cores.
 pub fn on(board: &Board, format: Format) -> Second {
     match &board.compute {
-        Some(_) if matches!(format, Format::F32 | Format::F16) => Second::None,
+        _ if matches!(format, Format::F32 | Format::F16) => Second::Dense,
         Some(compute) if compute.dot_products => Second::Packed,
         Some(_) => Second::Dense,
         None => Second::None,
