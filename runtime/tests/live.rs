@@ -211,22 +211,26 @@ fn a_session_answers_on_while_its_camera_is_away_and_about_new_frames_once_it_is
     assert!(session.status().live.reconnects >= 1);
 }
 
+/// What the watchdog goes by.
 #[test]
 fn frames_that_an_answer_leaves_no_memory_for_are_still_looked_at() {
     let uri = "gst://videotestsrc is-live=true ! video/x-raw,width=64,height=48,framerate=50/1";
-    let repository = Path::new(concat!(env!("CARGO_MANIFEST_DIR"), "/.."));
-    let model = Model::open(&repository.join("models/bundles/utr-nano"), None).unwrap();
+    let bundle = concat!(env!("CARGO_MANIFEST_DIR"), "/../models/bundles/utr-nano");
+    let model = Model::open(Path::new(bundle), None).unwrap();
     let settings = Settings { mode: WindowMode::Rolling, ..Settings::exact(8) };
     let options = SessionOptions { settings, live: eager(LONG), queue: 1, observers: Vec::new() };
     let source = Source::parse(uri).unwrap();
     let session = Session::start(model, &source, options, &Interrupt::default()).unwrap();
     assert!(session.wait_for(8, LONG), "{:?}", session.status());
-    // Stops in the middle of its answer, with the window pinned, until it is let go.
     let (go_on, held) = channel::<()>();
     let job = Job {
         question: Question::new("what moves?"),
         cancel: session.cancel_flag(),
-        on_text: Box::new(move |_| Ok(held.recv().unwrap_or(()))),
+        // In the middle of its answer, with the window pinned.
+        on_text: Box::new(move |_| {
+            let _ = held.recv();
+            Ok(())
+        }),
         done: Box::new(|_, _| ()),
     };
     assert!(session.submit(job).is_ok());
@@ -235,9 +239,7 @@ fn frames_that_an_answer_leaves_no_memory_for_are_still_looked_at() {
         assert!(Instant::now() < end, "{:?}", session.status());
         std::thread::sleep(Duration::from_millis(20));
     }
-    // What the watchdog goes by.
-    let status = session.status();
-    assert!(status.looked > status.newest, "{status:?}");
+    assert!(session.status().looked > session.status().newest, "{:?}", session.status());
     drop(go_on);
 }
 
